@@ -1,0 +1,51 @@
+# Short commands. `make setup` makes .venv; the others make it first where it is missing.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+DEMO := runs/demo
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: setup demo test sync notebooks pytest lab docs release clean
+
+setup: .venv/ready
+
+.venv/ready: settings.ini setup.py pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+# A simulated cohort, two minutes of training on two cores, an evaluation on recordings the model has not seen.
+demo: setup
+	rm -rf $(DEMO)
+	ecg-synth $(DEMO)/train --n 600 --seed 0
+	ecg-synth $(DEMO)/test --n 300 --seed 1
+	ecg-train --data-path $(DEMO)/train --out $(DEMO)/model --arch multilead --epochs 12
+	ecg-evaluate --test-path $(DEMO)/test --model $(DEMO)/model --out $(DEMO)/evaluation
+	@echo; echo "model:   $(DEMO)/model"; echo "figures: $(DEMO)/evaluation/report.html"
+
+# All that CI runs.
+test: setup sync notebooks pytest
+
+# The exported modules and the cleaned notebooks are what the notebooks say.
+sync: setup
+	@before=$$(mktemp -d) && cp -r nbs ecg_nbdev $$before && nbdev-export && nbdev-clean \
+	  && diff -rq -x __pycache__ -x .ipynb_checkpoints $$before/nbs nbs && diff -rq -x __pycache__ $$before/ecg_nbdev ecg_nbdev \
+	  && rm -r $$before && echo "notebooks and modules are in sync" \
+	  || { echo "notebooks and modules differ: they are exported and cleaned now, look at 'git diff' and commit"; exit 1; }
+
+notebooks: setup
+	OMP_NUM_THREADS=1 nbdev-test --n-workers 2
+
+pytest: setup
+	python -m pytest
+
+lab: setup
+	cd nbs && jupyter lab
+
+docs: setup
+	python site/build.py
+
+release: setup
+	python site/release.py
+
+clean:
+	rm -rf .venv build dist _proc runs *.egg-info .pytest_cache .hypothesis
