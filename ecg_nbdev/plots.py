@@ -127,9 +127,10 @@ def draw_weight(
 ):
     "Shade behind each piece what its samples weigh."
     from matplotlib.colors import to_rgb
-    top = np.nanmax(np.abs(weight)) or 1.
+    weight = np.nan_to_num(weight)
+    top = np.abs(weight).max() or 1.
     for p in pieces:
-        w = np.nan_to_num(weight[LEADS.index(p.lead), p.at])
+        w = weight[LEADS.index(p.lead), p.at]
         if not w.any(): continue
         k = max(1, int(.5/p.step)) # samples a cell: about two cells a millimetre
         cells = [c[np.abs(c).argmax()] for c in np.split(w, range(k, len(w), k))]

@@ -1,0 +1,37 @@
+"""How long an ECG figure takes, and how large its files are: `python bench/plots.py`.
+
+Drawing plus writing a PNG of 1000 pixels, median of several repeats after a first one that imports matplotlib; the recordings are simulated."""
+import io, json, statistics, sys, time
+
+import matplotlib
+matplotlib.use('agg')
+from matplotlib import pyplot as plt
+
+from ecg_nbdev.plots import plot_batch, plot_ecg
+from ecg_nbdev.synth import simulate
+
+REPEATS = 15
+
+def figure(make, format='png', **kw):
+    "Seconds and bytes of one figure."
+    start, file = time.perf_counter(), io.BytesIO()
+    drawn = make().get_figure()
+    drawn.savefig(file, format=format, dpi=1000/drawn.get_figwidth(), **kw)
+    plt.close(drawn)
+    return time.perf_counter()-start, file.tell()
+
+def main():
+    ten, minute = (simulate(('Normal',), seconds=s, fs=500, rng=0) for s in (10, 60))
+    windows = [ten.signal[:, i*500:i*500+1250] for i in range(9)]
+    cases = {'3x4+1, 10 s': lambda: plot_ecg(ten), '12x1, 10 s': lambda: plot_ecg(ten, layout='12x1'), '3x4+1, 60 s folded': lambda: plot_ecg(minute),
+             '3x4+1 with weights, 10 s': lambda: plot_ecg(ten, weight=ten.signal), 'batch of 9 windows of 2.5 s': lambda: plot_batch(windows, fs=500)}
+    rows = {}
+    for name, make in cases.items():
+        figure(make)
+        runs = [figure(make) for _ in range(REPEATS)]
+        svg, pdf = figure(make, 'svg'), figure(make, 'pdf')
+        rows[name] = dict(ms=round(1000*statistics.median(s for s, _ in runs), 1), png_kB=runs[0][1]//1000, svg_kB=svg[1]//1000, pdf_kB=pdf[1]//1000)
+        print(f"{name:30} {rows[name]['ms']:7.1f} ms   png {rows[name]['png_kB']:5} kB   svg {rows[name]['svg_kB']:5} kB   pdf {rows[name]['pdf_kB']:5} kB", file=sys.stderr)
+    print(json.dumps(rows))
+
+if __name__ == '__main__': main()
