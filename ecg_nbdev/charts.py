@@ -32,7 +32,7 @@ def plot_co_occurrence(
     label:str='recordings', # what the numbers are
     fmt:str='.0f', # of the numbers in the cells
     center:float|None=None, # a value with meaning of its own (lift 1): colours then go two ways from it
-    title:str='Which diagnoses occur together',
+    title:str='Which diagnoses occur together', # over the figure
     ax=None, # axes to draw into; new ones
 ): # axes
     "Heat map of a symmetric matrix: lower half and diagonal."
@@ -56,7 +56,7 @@ def plot_label_sets(
     labels, # an iterable of tuples of class names, one a recording
     top:int=40, # sets shown at most, the most frequent first
     classes=CLASSES, # rows, from above
-    title:str='Label sets',
+    title:str='Label sets', # over the figure
 ): # the figure
     "UpSet plot of the label sets."
     import matplotlib.pyplot as plt
@@ -205,7 +205,7 @@ def plot_reliability(
 def plot_confusion(
     matrix, # (k, k) recordings: rows are true, columns answered
     names=CLASSES, # k names
-    title:str='Answers by true diagnosis',
+    title:str='Answers by true diagnosis', # over the figure
     ax=None, # axes to draw into; new ones
 ): # axes
     "Heat map of a confusion matrix."
