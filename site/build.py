@@ -23,8 +23,8 @@ NBDEV = (toml := tomllib.loads((ROOT/'pyproject.toml').read_text(encoding='utf-8
 TOOLS = ('nbdev', 'fastcore', 'execnb', 'smalldocs', 'nbconvert')
 START = ('index.ipynb', 'tutorials/quickstart.ipynb', 'tutorials/your_own_data.ipynb')
 FOLDERS = {'explore': 'Explore', 'tutorials': 'Tutorials', 'results': 'Results'}
-FLOORS = dict(zip('0123456789', ('Core', 'Recordings', 'Windows and signals', 'Loading', 'Models', 'Training and metrics', 'Decisions and scores',
-                                 'Reports', 'Sharing', 'Commands')))
+FLOORS = dict(zip('0123456789', ('Foundations', 'Recordings', 'Windows and signals', 'Loading', 'Models', 'Training and metrics',
+                                 'Decisions and scores', 'Reports', 'Sharing', 'Commands')))
 
 
 # ---- which notebooks there are, and where each one stands
@@ -53,7 +53,7 @@ def sidebar(pages):
     names = sorted({p.section for p in pages}, key=lambda s: (order.index(s) if s in order else len(order), s))
     def contents(name):
         nbs = [str(p.nb) for p in pages if p.section == name]
-        if name == 'Get started': return sorted(nbs, key=lambda nb: START.index(plain(nb)))
+        if name == 'Get started': return [{'text': 'Overview', 'href': nb} if nb == 'index.ipynb' else nb for nb in sorted(nbs, key=lambda nb: START.index(plain(nb)))]
         if name != 'Library floors': return nbs
         return [{'section': title, 'contents': floor} for digit, title in FLOORS.items() if (floor := [nb for nb in nbs if nb[0] == digit])]
     return {'website': {'sidebar': {'style': 'floating', 'contents': [{'section': n, 'contents': contents(n)} for n in names]}}}
@@ -73,7 +73,7 @@ def api_markdown(symbol, name, level):
     if bare is not None: parts.append(f'```python\n{name}{inspect.Signature(bare)}\n```')
     parts.append(inspect.getdoc(symbol) or '')
     table = DocmentTbl(symbol)._repr_markdown_() if bare else ''
-    return '\n\n'.join([*parts, table])
+    return '\n\n'.join(['::: {.api}', *parts, table, ':::'])
 
 def processors():
     "nbdev's own list; only, `show_doc` sees the exported module instead of running the notebook's import cells."
@@ -118,6 +118,21 @@ def relink(text, page, where):
         target = posixpath.normpath(posixpath.join(page.nb.parent, m[1]))
         return f']({posixpath.relpath(where[target], page.stage.parent)}{m[2] or ""})' if target in where else m[0]
     return re.sub(r'\]\(([^)\s#:]+\.ipynb)(#[^)\s]*)?\)', one, text)
+
+def inline_svg(text, page):
+    "Drawings stand in the page itself, so that they follow its light and dark colours."
+    def one(m):
+        svg = (NBS/page.nb.parent/m[2]).read_text(encoding='utf-8').strip().replace('<svg ', f'<svg aria-label="{html.escape(m[1])}" ', 1)
+        return f'```{{=html}}\n<div class="drawing">{svg}</div>\n```'
+    return re.sub(r'^!\[([^]]*)\]\(([^)\s:]+\.svg)\)$', one, text, flags=re.M)
+
+def name_figures(nb):
+    "Every figure gets a text for people who can't see it: the cell's own `fig-alt`, or the heading it stands under."
+    heading = title_of(nb)[0]
+    for cell in nb.cells:
+        if cell.cell_type == 'markdown': heading = ([heading]+re.findall(r'^#+ (.+)$', cell.source, re.M))[-1]
+        elif any(m.startswith('image/') for o in cell.get('outputs', []) for m in o.get('data', {})) and 'fig-alt' not in cell.source:
+            cell.source = f'#| fig-alt: {json.dumps(f"Figure: {heading}", ensure_ascii=False)}\n{cell.source}'
 
 def title_of(nb):
     "Title and one-line summary of a staged notebook."
@@ -174,7 +189,8 @@ def stage(pages):
         nb = read_nb(NBS/page.nb)
         run(nb)
         for cell in nb.cells:
-            if cell.cell_type == 'markdown': cell.source = relink(cell.source, page, where)
+            if cell.cell_type == 'markdown': cell.source = inline_svg(relink(cell.source, page, where), page)
+        name_figures(nb)
         staged[page] = nb
     for page, nb in staged.items():
         for cell in nb.cells:

@@ -1,0 +1,193 @@
+"""The built site: current, without dead links, and in a browser without errors, readable and narrow enough for a phone."""
+import hashlib, importlib.util, json, os, re, shutil, sys
+from functools import cache
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+NBS, DOCS = ROOT/'nbs', ROOT/'docs'
+PAGES = sorted(p.relative_to(DOCS).as_posix() for p in DOCS.rglob('*.html'))
+
+spec = importlib.util.spec_from_file_location('site_build', ROOT/'site/build.py')
+build = importlib.util.module_from_spec(spec)
+sys.modules['site_build'] = build
+spec.loader.exec_module(build)
+
+
+# ---- built from what is here now
+
+def test_docs_are_current(): assert build.check() == []
+
+def test_a_changed_notebook_is_noticed(monkeypatch):
+    inputs, before = build.inputs(), build.check()
+    monkeypatch.setattr(build, 'inputs', lambda: {**inputs, 'nbs/00_core.ipynb': 'another', 'nbs/99_new.ipynb': 'new'})
+    said = {line.split(' since')[0] for line in set(build.check()) - set(before)}
+    assert said == {'nbs/00_core.ipynb changed', 'nbs/99_new.ipynb is new'}
+
+def test_an_edited_page_is_noticed(monkeypatch):
+    page = hashlib.sha256(b'edited').hexdigest()[:16]
+    monkeypatch.setattr(build, 'outputs', lambda real=build.outputs: {**real(), 'docs/index.html': page})
+    assert 'docs/index.html changed since docs/ was built' in build.check()
+
+def test_every_notebook_has_a_page_and_a_place():
+    notebooks = {str(p.nb) for p in build.pages()}
+    assert {p.relative_to(NBS).as_posix() for p in NBS.rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts} == notebooks
+    assert {p.stage.with_suffix('.html').as_posix() for p in build.pages()} == set(PAGES)
+    def leaves(item):
+        if isinstance(item, str): yield item
+        elif 'href' in item: yield item['href']
+        else: yield from (leaf for child in item['contents'] for leaf in leaves(child))
+    bar = yaml.safe_load((NBS/'sidebar.yml').read_text(encoding='utf-8'))
+    assert bar == build.sidebar(build.pages()), 'run `make docs`'
+    listed = [leaf for item in bar['website']['sidebar']['contents'] for leaf in leaves(item)]
+    assert sorted(listed) == sorted(notebooks)
+
+def test_a_new_notebook_finds_its_place():
+    page = lambda nb: build.Page(build.PurePosixPath(nb), build.PurePosixPath(build.plain(nb)))
+    new = [page(nb) for nb in ('00a_rhythm.ipynb', '83_later.ipynb', 'explore/05_noise.ipynb', 'tutorials/quickstart.ipynb', 'guide/faq.ipynb', 'index.ipynb')]
+    assert [str(p.stage) for p in new[:3]] == ['rhythm.ipynb', 'later.ipynb', 'explore/noise.ipynb']
+    assert [p.section for p in new] == ['Library floors', 'Library floors', 'Explore', 'Get started', 'Guide', 'Get started']
+    titles = [s['section'] for s in build.sidebar(new)['website']['sidebar']['contents']]
+    assert titles == ['Get started', 'Explore', 'Library floors', 'Guide']
+
+def test_small_enough_to_commit(): assert sum(p.stat().st_size for p in DOCS.rglob('*') if p.is_file()) < 30e6
+
+
+# ---- links
+
+class Links(HTMLParser):
+    "Targets and anchors of one page, and what it loads."
+    def __init__(self, text):
+        super().__init__()
+        self.links, self.loads, self.ids = [], [], []
+        self.feed(text)
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        if attrs.get('id'): self.ids.append(attrs['id'])
+        if tag == 'a' and attrs.get('href'): self.links.append(attrs['href'])
+        if tag in ('script', 'img', 'source', 'iframe') and attrs.get('src'): self.loads.append(attrs['src'])
+        if tag == 'link' and attrs.get('href'): self.loads.append(attrs['href'])
+
+@cache
+def parsed(page): return Links((DOCS/page).read_text(encoding='utf-8'))
+
+@pytest.mark.parametrize('page', PAGES)
+def test_no_dead_link(page):
+    dead = []
+    for link in {*parsed(page).links, *parsed(page).loads}:
+        parts = urlsplit(link)
+        if parts.scheme in ('http', 'https', 'mailto', 'data'): continue
+        target = (DOCS/page).parent/unquote(parts.path) if parts.path else DOCS/page
+        if target.is_dir(): target /= 'index.html'
+        if not target.is_file() or DOCS not in target.resolve().parents: dead.append(link)
+        elif parts.fragment and target.suffix == '.html':
+            if unquote(parts.fragment) not in parsed(target.resolve().relative_to(DOCS).as_posix()).ids: dead.append(link)
+    assert dead == []
+
+@pytest.mark.parametrize('page', PAGES)
+def test_nothing_is_loaded_from_elsewhere(page):
+    assert not [url for url in parsed(page).loads if urlsplit(url).scheme in ('http', 'https') or url.startswith('//')]
+
+def test_stylesheets_load_nothing_from_elsewhere_and_nothing_missing():
+    for css in DOCS.rglob('*.css'):
+        for url in re.findall(r'url\(\s*["\']?([^"\')]+)', css.read_text(encoding='utf-8')):
+            if url.startswith(('data:', '#')): continue
+            assert urlsplit(url).scheme == '' and (css.parent/urlsplit(url).path).is_file(), f'{css.relative_to(DOCS)}: {url}'
+
+def test_readme_links_exist():
+    text = (ROOT/'README.md').read_text(encoding='utf-8')
+    links = re.findall(r'\]\(([^)\s#]+)', text) + re.findall(r'(?:src|href)="([^"#]+)', text)
+    assert links and [l for l in links if not urlsplit(l).scheme and not (ROOT/unquote(l)).exists()] == []
+
+def test_the_license_is_whole():
+    text = (ROOT/'LICENSE').read_text(encoding='utf-8')
+    assert 'Apache License' in text and 'END OF TERMS AND CONDITIONS' in text
+
+
+# ---- in a browser
+
+CHROMIUM = next((path for name in ('chromium', 'chromium-browser', 'google-chrome') if (path := shutil.which(name))), None)
+FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--no-first-run', '--disable-component-update', '--disable-sync']
+AXE = Path(__file__).parent/'vendor/axe.min.js'
+RULES = ['color-contrast', 'link-name', 'button-name', 'image-alt', 'html-has-lang', 'document-title', 'svg-img-alt', 'list', 'aria-valid-attr', 'aria-valid-attr-value']
+
+@pytest.fixture(scope='module')
+def browser():
+    if not CHROMIUM: pytest.skip('no Chromium on this machine: `apt-get install chromium`')
+    sync = pytest.importorskip('playwright.sync_api', reason='playwright is not installed: `make setup`')
+    with sync.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+@pytest.fixture(scope='module', params=['light', 'dark'])
+def views(request, browser):
+    "One window of a desk and one of a phone, with a list of what went wrong in them."
+    wrong = []
+    windows = []
+    for width, height in ((1360, 900), (390, 844)):
+        context = browser.new_context(viewport={'width': width, 'height': height}, color_scheme=request.param)
+        page = context.new_page()
+        page.on('console', lambda m: wrong.append(m.text) if m.type in ('error', 'warning') else None)
+        page.on('pageerror', lambda e: wrong.append(str(e)))
+        page.on('request', lambda r: wrong.append(f'asks {r.url}') if not r.url.startswith(('file:', 'data:', 'blob:')) else None)
+        windows.append(page)
+    yield *windows, wrong, request.param
+    for page in windows: page.context.close()
+
+@pytest.mark.browser
+@pytest.mark.parametrize('name', PAGES)
+def test_a_page_in_the_browser(views, name):
+    desk, phone, wrong, scheme = views
+    wrong.clear()
+    for page in (desk, phone) if scheme == 'light' else (desk,): # colours don't change the width
+        page.goto((DOCS/name).as_uri())
+        page.wait_for_function('document.readyState === "complete"')
+    assert wrong == []
+    if scheme == 'light': assert phone.evaluate('document.documentElement.scrollWidth') <= 390, 'the page scrolls sideways on a phone'
+    assert (scheme == 'dark') == desk.evaluate('document.documentElement.classList.contains("quarto-dark")')
+    desk.add_script_tag(path=str(AXE))
+    desk.evaluate('document.querySelectorAll(".sd-overlapped").forEach(e => e.classList.remove("sd-overlapped"))')
+    found = desk.evaluate('rules => axe.run(document, {runOnly: {type: "rule", values: rules}, resultTypes: ["violations"]})', RULES)
+    assert [f"{v['id']}: {n['html'][:120]} {n['any'][0]['message'] if n['any'] else ''}" for v in found['violations'] for n in v['nodes']] == []
+
+@pytest.mark.browser
+def test_search_finds_a_function_and_goes_there(views):
+    desk, _, wrong, _ = views
+    wrong.clear()
+    desk.goto((DOCS/'index.html').as_uri())
+    desk.keyboard.press('/')
+    desk.keyboard.type('limb_leads')
+    desk.locator('.search-result').first.wait_for()
+    desk.locator('.search-result', has_text='limb_leads').first.click()
+    desk.wait_for_url('**/core.html**')
+    assert wrong == []
+
+@pytest.mark.browser
+def test_light_and_dark_are_switched_and_remembered(views):
+    desk, _, wrong, scheme = views
+    wrong.clear()
+    desk.goto((DOCS/'index.html').as_uri())
+    color = lambda: desk.evaluate('getComputedStyle(document.body).backgroundColor')
+    before = color()
+    desk.locator('.quarto-color-scheme-toggle').first.click()
+    desk.wait_for_timeout(150)
+    assert color() != before
+    after = color()
+    desk.goto((DOCS/'core.html').as_uri())
+    assert color() == after
+    desk.evaluate('localStorage.clear()')
+    assert wrong == []
+
+@pytest.mark.browser
+def test_maths_is_typeset(views):
+    pages = [p for p in PAGES if 'site_libs/katex' in (DOCS/p).read_text(encoding='utf-8')]
+    if not pages: pytest.skip('no page has maths')
+    desk, *_ = views
+    desk.goto((DOCS/pages[0]).as_uri())
+    desk.locator('.katex').first.wait_for()
+    assert desk.evaluate('document.fonts.ready.then(() => [...document.fonts].some(f => f.family.startsWith("KaTeX") && f.status === "loaded"))')
