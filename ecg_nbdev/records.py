@@ -13,6 +13,7 @@ __all__ = ['CODES', 'POINTER', 'MAT_READERS', 'READERS', 'dx_items', 'decode_dx'
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 import re, shutil, struct, tempfile
 import numpy as np
 from .core import CLASSES, LEADS, SNOMED, Record, RecordError, lead_name, whole_file
@@ -37,8 +38,7 @@ def decode_dx(
     return tuple(dict.fromkeys(codes[item] for item in dx_items(text) if item in codes))
 
 # %% ../nbs/10_records.ipynb #449cb52c
-@dataclass(frozen=True)
-class WfdbSignal:
+class WfdbSignal(NamedTuple):
     "One signal line of a WFDB header."
     file:str # the file that holds the samples
     format:str # storage format, '16' for little-endian int16
@@ -90,13 +90,11 @@ _millivolts = {'mv': 1., 'uv': 1e-3, 'µv': 1e-3, 'μv': 1e-3, 'nv': 1e-6, 'v': 
 def _parse_signal(path, line):
     match = _signal_line.match(line)
     if not match: raise RecordError(path, f'can\'t read its signal line "{line[:60]}": restore the header')
-    m = match.groupdict()
-    units = (m['units'] or 'mV').lower()
-    if units not in _millivolts: raise RecordError(path, f"its signal is in {m['units']}, not volts: give a signal in mV or uV")
-    number = lambda key, default=None: default if m[key] is None else int(m[key])
-    return WfdbSignal(m['file'], m['format'], number('frame', 1) == 1 and not number('skew', 0), number('offset', 0),
-        (float(m['gain'] or 0) or 200.)/_millivolts[units], number('baseline', number('zero', 0)),
-        number('initial'), number('checksum'), lead_name(m['name'] or ''))
+    file, format, frame, skew, offset, gain, baseline, units, zero, initial, checksum, name = match.groups()
+    scale = _millivolts.get((units or 'mV').lower())
+    if not scale: raise RecordError(path, f'its signal is in {units}, not volts: give a signal in mV or uV')
+    return WfdbSignal(file, format, frame in (None, '1') and skew in (None, '0'), int(offset or 0), (float(gain or 0) or 200.)/scale, int(baseline or zero or 0),
+        None if initial is None else int(initial), None if checksum is None else int(checksum), lead_name(name or ''))
 
 # %% ../nbs/10_records.ipynb #b6375419
 _record_line = re.compile(r'(?P<name>[^\s/]+)(?P<segments>/\d+)?\s+(?P<n_signals>\d+)(?:\s+(?P<fs>[.\deE+-]+)\S*(?:\s+(?P<n_samples>\d+)(?:\s.*)?)?)?\s*$')

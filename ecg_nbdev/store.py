@@ -19,7 +19,7 @@ from zlib import crc32
 import json, os, shutil, tempfile
 import numpy as np
 import pandas as pd
-from fastprogress.fastprogress import progress_bar
+from fastprogress.fastprogress import IN_NOTEBOOK, progress_bar
 from .core import LEADS, RecordError, StoreError, whole_file
 from .records import read_record, resample
 
@@ -31,9 +31,11 @@ def to_units(
     signal:np.ndarray, # (12, n) mV, NaN where there is no sample
 )->tuple: # (n, 12) int16, 1 unit = 1 uV; number of samples beyond ±32.767 mV, which are clipped
     "A signal as the store keeps it."
-    units = np.rint(signal.T.astype(np.float64)*1000)
-    gaps, beyond = np.isnan(units), np.abs(units) > 32767
-    return np.where(gaps, NO_SAMPLE, np.clip(units, -32767, 32767)).astype('<i2'), int(beyond.sum())
+    exact = np.rint(np.asarray(signal, np.float32)*np.float32(1000))
+    units, gaps = np.clip(exact, -32767, 32767), np.isnan(exact)
+    clipped = np.count_nonzero(units != exact)-np.count_nonzero(gaps)  # NaN differs from itself
+    units[gaps] = NO_SAMPLE
+    return units.T.astype('<i2', order='C'), clipped
 
 def to_millivolts(
     units:np.ndarray, # (n, 12) int16
@@ -140,6 +142,8 @@ def fingerprint(
         content.append([name, path, sorted(folders[folder].get(file.split('.')[0], []))])
     return blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
 
+PACKED = ['offset', 'n_samples', 'clipped', 'crc'] # what packing adds to the table
+
 def _index(table, packed):
     "The index: the table's rows that were packed, with where they lie."
     rows = table.set_index('id', drop=False).loc[packed.id].reset_index(drop=True)
@@ -156,15 +160,18 @@ def _current(path, table, mark):
         store = Store(path)
     return store
 
-PACKED = ['offset', 'n_samples', 'clipped', 'crc']
-
 # %% ../nbs/13_store.ipynb #3fa8b243
+def _with_bar(items, total, progress):
+    if not progress: yield from items; return
+    yield from progress_bar(items, total=total)
+    if not IN_NOTEBOOK: print()  # the console's bar leaves the cursor behind itself
+
 def _write(table, folder, function, n_workers, progress, on_error):
     "Pack all recordings into `folder`; returns (samples, packed rows, skipped rows)."
     total, packed, skipped = 0, [], []
     results = _in_order(table.path, function, min(n_workers, len(table)))
     with open(folder/'signal.i16', 'wb') as f:
-        for name, path, result in zip(table.id, table.path, progress_bar(results, total=len(table), display=progress)):
+        for result, name, path in zip(_with_bar(results, len(table), progress), table.id, table.path):
             if isinstance(result, RecordError):
                 if on_error == 'raise': raise result
                 skipped.append((path, result.reason)); continue
