@@ -162,7 +162,8 @@ def elevate(rng, w, size=None, territory=None):
     size = size or .15*np.exp(.45*rng.standard_normal())
     v = size*(np.array(ELEVATION[territory or pick(rng, TERRITORY_ODDS[1])]) + .12*rng.standard_normal(3))
     w = w.copy()
-    w[1:, 4:] = w[1:, 4:]*rng.uniform(.6, 1.3) + v*rng.uniform(.2, 2.6)*np.array([[.15], [1]])
+    w[1:, 4:] *= rng.uniform(.6, 1.3)
+    w[2, 4:] += v*rng.uniform(.2, 2.6)
     return np.concatenate([w, waves((.28, .33, v, True), (.48, .18, v*rng.uniform(0, .7)))])
 
 # %% ../nbs/00b_heart.ipynb #7fc15a13
@@ -276,9 +277,10 @@ def trains(
 )->np.ndarray: # (rows, n) float32
     "Sums of bells at their moments."
     out = np.zeros((rows, n+2), np.float32)
+    at = np.nan_to_num(at, nan=-1e3)
     first = np.floor((at-3.5*rise)*fs).astype(int)
     width = np.ceil(3.5*(rise+fall)*fs).astype(int)+2
-    ok = np.isfinite(at) & (first < n) & (first+width > 0)
+    ok = (first < n) & (first+width > 0)
     bucket = np.ceil(np.log2(width)).astype(int)
     for b in np.unique(bucket[ok]):
         e = np.flatnonzero(ok & (bucket == b))
