@@ -81,10 +81,10 @@ def parse_sex(
     return _sexes.get(text.strip().lower(), '')
 
 # %% ../nbs/10_records.ipynb #21ac837e
-_signal_line = re.compile(
-    r'(?P<file>\S+)\s+(?P<format>\d+)(?:x(?P<frame>\d+))?(?::(?P<skew>\d+))?(?:\+(?P<offset>\d+))?'
-    r'(?:\s+(?P<gain>[-+.\deE]+)(?:\((?P<baseline>-?\d+)\))?(?:/(?P<units>\S+))?(?:\s+\d+(?:\s+(?P<zero>-?\d+)'
-    r'(?:\s+(?P<initial>-?\d+)(?:\s+(?P<checksum>-?\d+)(?:\s+\d+(?:\s+(?P<name>.*\S))?)?)?)?)?)?)?\s*$')
+_number, _whole = r'[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d{1,2})?', r'-?\d{1,12}'
+_signal_line = re.compile(  # file, format, samples a frame, skew, offset, gain, baseline, units, ADC zero, first sample, checksum, name
+    rf'(\S+)\s+(\d+)(?:x(\d+))?(?::(\d+))?(?:\+(\d+))?(?:\s+({_number})(?:\(({_whole})\))?(?:/(\S+))?(?:\s+{_whole}(?:\s+({_whole})'
+    rf'(?:\s+({_whole})(?:\s+({_whole})(?:\s+{_whole}(?:\s+(.*\S))?)?)?)?)?)?)?\s*$')
 _millivolts = {'mv': 1., 'uv': 1e-3, 'µv': 1e-3, 'μv': 1e-3, 'nv': 1e-6, 'v': 1e3}
 
 def _parse_signal(path, line):
@@ -97,22 +97,23 @@ def _parse_signal(path, line):
         None if initial is None else int(initial), None if checksum is None else int(checksum), lead_name(name or ''))
 
 # %% ../nbs/10_records.ipynb #b6375419
-_record_line = re.compile(r'(?P<name>[^\s/]+)(?P<segments>/\d+)?\s+(?P<n_signals>\d+)(?:\s+(?P<fs>[.\deE+-]+)\S*(?:\s+(?P<n_samples>\d+)(?:\s.*)?)?)?\s*$')
+_record_line = re.compile(rf'(?P<name>[^\s/]+)(?P<segments>/\d+)?\s+(?P<n_signals>\d+)(?:\s+(?P<fs>{_number})(?:[/(]\S*)?(?:\s+(?P<n_samples>\d+)(?:\s.*)?)?)?\s*$')
 _comment = re.compile(r'#\s*<?(\w+)>?\s*:\s*(.*?)\s*$')
 POINTER = b'version https://git-lfs'
 
 def _refuse_pointer(path):
-    with open(path, 'rb') as f:
-        if f.read(len(POINTER)) == POINTER: raise RecordError(path, 'is a Git LFS pointer, not the file itself: fetch it with "git lfs pull"')
+    try:
+        with open(path, 'rb') as f: start = f.read(len(POINTER))
+    except OSError as e: raise RecordError(path, f"can't be opened ({e.strerror}): check the path and its permissions") from e
+    if start == POINTER: raise RecordError(path, 'is a Git LFS pointer, not the file itself: fetch it with "git lfs pull"')
 
 def read_header(
     path, # the .hea file
 )->WfdbHeader: # raises RecordError where it is no header
     "What a WFDB header says, signals and comments."
     path = Path(path)
-    try: content = path.read_bytes()
-    except OSError as e: raise RecordError(path, f"can't be opened ({e.strerror}): check the path") from e
-    if content.startswith(POINTER): _refuse_pointer(path)
+    _refuse_pointer(path)
+    content = path.read_bytes()
     try: lines = content.decode().splitlines()
     except UnicodeDecodeError: lines = content.decode('latin-1').splitlines()
     lines = [line.strip() for line in lines if line.strip()]
@@ -121,10 +122,11 @@ def read_header(
     record = _record_line.match(lines[0]) if lines else None
     if not record: raise RecordError(path, 'is not a WFDB header: its first line should read "name signals rate samples"')
     n = int(record['n_signals'])
+    if not n: raise RecordError(path, 'describes no signal: give a recording, not an annotation')
     signals = [] if record['segments'] else [_parse_signal(path, line) for line in lines[1:n+1]]
     if not record['segments'] and len(signals) < n: raise RecordError(path, f'describes {len(signals)} of its {n} signals: the header is cut off, copy it again')
     fs = float(record['fs'] or 250)
-    if not fs > 0: raise RecordError(path, f'gives a sampling rate of {fs:g} Hz: write the true rate into its first line')
+    if not 0 < fs < 1e6: raise RecordError(path, f'gives a sampling rate of {fs:g} Hz: write the true rate into its first line')
     return WfdbHeader(path, record['name'], fs, int(record['n_samples'] or 0) or None, signals, parse_age(comments.get('age')),
         parse_sex(comments.get('sex', '')), comments.get('dx', ''), comments.get('patient', ''))
 
@@ -215,11 +217,7 @@ def read_matlab(
     path = Path(path)
     if path.with_suffix('.hea').exists(): return read_wfdb(path.with_suffix('.hea'))
     from scipy.io import loadmat
-    try:
-        _refuse_pointer(path)
-        variables = loadmat(path)
-    except OSError as e: raise RecordError(path, f"can't be opened ({e.strerror}): check the path") from e
-    except RecordError: raise
+    try: variables = loadmat(path)
     except Exception as e: raise RecordError(path, f'is no readable MATLAB file ({e}): copy it again') from e
     for name, reader in MAT_READERS.items():
         if name in variables:
@@ -271,7 +269,7 @@ READERS = {'.hea': read_wfdb, '.mat': read_matlab, '.h5': read_hdf5, '.hdf5': re
 
 def _find(path):
     path = Path(path)
-    if path.suffix.lower() in READERS: return path
+    if path.suffix.lower() in READERS and path.is_file(): return path
     stems = [path.with_suffix('')] if path.is_file() else [path]  # 'A0001.dat' stands for its header, 'A0001' for either
     found = [Path(f'{stem}{suffix}') for stem in stems for suffix in READERS if Path(f'{stem}{suffix}').is_file()]
     if found: return found[0]
@@ -296,6 +294,7 @@ def read_record(
     "Read one recording; raises `RecordError` naming the file and the mend."
     if missing not in ('raise', 'nan'): raise ValueError(f"missing is 'raise' or 'nan', not {missing!r}")
     path = _find(path)
+    _refuse_pointer(path)
     record = READERS[path.suffix.lower()](path)
     signal = record.signal
     if np.isinf(signal).any(): record = replace(record, signal=np.where(np.isinf(signal), np.nan, signal))

@@ -8,20 +8,17 @@ Docs: https://ecg-nbdev.github.io/ecg_nbdev/store.html.md"""
 __all__ = ['STORE_VERSION', 'NO_SAMPLE', 'PACKED', 'to_units', 'to_millivolts', 'Store', 'pack', 'fingerprint', 'build_store']
 
 # %% ../nbs/13_store.ipynb #eece853e
-from collections import deque
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from hashlib import blake2b
-from itertools import islice
 from pathlib import Path
 from zlib import crc32
 import json, os, shutil, tempfile
 import numpy as np
 import pandas as pd
-from fastprogress.fastprogress import IN_NOTEBOOK, progress_bar
 from .core import LEADS, RecordError, StoreError, whole_file
 from .records import read_record, resample
+from .cohort import in_order, with_bar
 
 # %% ../nbs/13_store.ipynb #f98203a6
 STORE_VERSION = 1
@@ -115,16 +112,6 @@ def pack(
         return to_units(signal)
     except RecordError as e: return e
 
-def _in_order(items, function, n_workers):
-    "Results of a function in the order of the items, at most a few ahead."
-    if n_workers < 2: yield from map(function, items); return
-    items = iter(items)
-    with ProcessPoolExecutor(n_workers) as pool:
-        waiting = deque(pool.submit(function, item) for item in islice(items, 8*n_workers))
-        while waiting:
-            yield waiting.popleft().result()
-            waiting.extend(pool.submit(function, item) for item in islice(items, 1))
-
 # %% ../nbs/13_store.ipynb #e985e013
 def fingerprint(
     table:pd.DataFrame, # a cohort's table
@@ -161,17 +148,12 @@ def _current(path, table, mark):
     return store
 
 # %% ../nbs/13_store.ipynb #3fa8b243
-def _with_bar(items, total, progress):
-    if not progress: yield from items; return
-    yield from progress_bar(items, total=total)
-    if not IN_NOTEBOOK: print()  # the console's bar leaves the cursor behind itself
-
 def _write(table, folder, function, n_workers, progress, on_error):
     "Pack all recordings into `folder`; returns (samples, packed rows, skipped rows)."
     total, packed, skipped = 0, [], []
-    results = _in_order(table.path, function, min(n_workers, len(table)))
+    results = in_order(function, table.path, n_workers)
     with open(folder/'signal.i16', 'wb') as f:
-        for result, name, path in zip(_with_bar(results, len(table), progress), table.id, table.path):
+        for result, name, path in zip(with_bar(results, len(table), progress), table.id, table.path):
             if isinstance(result, RecordError):
                 if on_error == 'raise': raise result
                 skipped.append((path, result.reason)); continue
@@ -211,7 +193,6 @@ def build_store(
     path.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(dir=path.parent, prefix=f'.{path.name}.building-'))
     try:
-        n_workers = n_workers if n_workers is not None else min(2, os.cpu_count() or 1)
         total, packed, skipped = _write(table, building, partial(pack, fs=fs, prepare=prepare), n_workers, progress, on_error)
         if not len(packed): raise StoreError(f"{path}: none of {len(table)} recordings can be packed, the first one is {skipped.path[0]}: {skipped.reason[0]}" if len(skipped) else f'{path}: there are no recordings to pack')
         _index(table, packed).to_parquet(building/'index.parquet')
