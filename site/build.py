@@ -18,13 +18,14 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 NBS, STAGE, DOCS, VENDOR = ROOT/'nbs', ROOT/'_proc', ROOT/'docs', Path(__file__).resolve().parent/'vendor'
-MANIFEST = DOCS/'manifest.json'
+MANIFEST, FIGURES = DOCS/'manifest.json', STAGE/'figures'
 NBDEV = (toml := tomllib.loads((ROOT/'pyproject.toml').read_text(encoding='utf-8')))['tool']['nbdev'] | {'git_url': toml['project']['urls']['Repository']}
+SUFFIXES = {'.ipynb', '.py', '.yml', '.css', '.js', '.svg', '.woff2', '.txt'}
 TOOLS = ('nbdev', 'fastcore', 'execnb', 'smalldocs', 'nbconvert')
 START = ('index.ipynb', 'tutorials/quickstart.ipynb', 'tutorials/your_own_data.ipynb')
 FOLDERS = {'explore': 'Explore', 'tutorials': 'Tutorials', 'results': 'Results'}
 FLOORS = dict(zip('0123456789', ('Foundations', 'Recordings', 'Windows and signals', 'Loading', 'Models', 'Training and metrics',
-                                 'Decisions and scores', 'Reports', 'Sharing', 'Commands')))
+                                 'Decisions and scores', 'Reports', 'Saving and scaling', 'Commands')))
 
 
 # ---- which notebooks there are, and where each one stands
@@ -43,8 +44,12 @@ class Page:
 
 def plain(nb): return str(PurePosixPath(nb).with_name(re.sub(r'^\d+[a-z]?_', '', PurePosixPath(nb).name)))
 
+def sources(top):
+    "The files of a folder that the site is made from: not what a notebook leaves behind when it runs."
+    return [p for p in sorted(top.rglob('*')) if p.suffix in SUFFIXES and not any(part.startswith('.') for part in p.relative_to(top).parts)]
+
 def pages():
-    found = (p.relative_to(NBS) for p in sorted(NBS.rglob('*.ipynb')) if not any(part.startswith(('.', '_')) for part in p.relative_to(NBS).parts))
+    found = (p.relative_to(NBS) for p in sources(NBS) if p.suffix == '.ipynb')
     return [Page(PurePosixPath(p.as_posix()), PurePosixPath(plain(p.as_posix()))) for p in found]
 
 def sidebar(pages):
@@ -163,13 +168,12 @@ def gallery(folder, staged):
         title, text = (html.escape(t) for t in title_of(nb))
         shown, name = '<span class="card-trace" aria-hidden="true"></span>', str(page.stage.with_suffix('')).replace('/', '-')
         if picture := first_picture(nb):
-            path = STAGE/'figures'/f'{name}{picture[1]}'
-            path.parent.mkdir(exist_ok=True)
+            path = FIGURES/f'{name}{picture[1]}'
             path.write_bytes(picture[0])
             shown = f'<img src="figures/{path.name}" alt="" loading="lazy">'
         cards.append(f'<a class="nb-card" href="{page.stage.with_suffix(".html")}"><span class="nb-card-figure">{shown}</span>'
                      f'<span class="nb-card-title">{title}</span><span class="nb-card-text">{text}</span></a>')
-    return f'```{{=html}}\n<div class="nb-cards">\n{chr(10).join(cards)}\n</div>\n```' if cards else ''
+    return f'### {FOLDERS[folder]}\n\n```{{=html}}\n<div class="nb-cards">\n{chr(10).join(cards)}\n</div>\n```' if cards else ''
 
 def stage(pages):
     "Write the processed notebooks and the configuration to _proc/, as smalldocs reads them."
@@ -178,7 +182,11 @@ def stage(pages):
     refresh_quarto_yml()
     (NBS/'sidebar.yml').write_text(yaml.safe_dump(sidebar(pages), sort_keys=False, allow_unicode=True), encoding='utf-8')
     shutil.rmtree(STAGE, ignore_errors=True)
-    shutil.copytree(NBS, STAGE, ignore=shutil.ignore_patterns('*.ipynb', '.ipynb_checkpoints', '.*'))
+    for path in sources(NBS):
+        if path.suffix != '.ipynb':
+            (STAGE/path.relative_to(NBS)).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, STAGE/path.relative_to(NBS))
+    FIGURES.mkdir()
     where = {str(p.nb): str(p.stage) for p in pages}
     for name in ('_quarto.yml', 'sidebar.yml'):
         text = (STAGE/name).read_text(encoding='utf-8')
@@ -224,6 +232,7 @@ def mend(out):
         offset = '../'*len(page.relative_to(out).parent.parts)
         page.write_text(mend_page(page.read_text(encoding='utf-8'), offset, host), encoding='utf-8')
     shutil.copytree(VENDOR/'katex', out/'site_libs/katex', dirs_exist_ok=True)
+    shutil.copytree(FIGURES, out/'figures', dirs_exist_ok=True)
     for css in (*out.glob('site_libs/themes/*.css'), out/'site_libs/katex/katex.min.css'):
         text = re.sub(r'@import url\(https:[^)]*\);?', '', css.read_text(encoding='utf-8'))
         css.write_text(re.sub(r',url\(fonts/[^)]*\.(?:woff|ttf)\) format\("\w+"\)', '', text), encoding='utf-8')
@@ -255,9 +264,11 @@ def readme(path, pages):
                                         'NbConvertBase': {'display_data_priority': ['image/svg+xml', 'image/png', 'text/markdown', 'text/html', 'text/plain']}})
     body, resources = exporter.from_notebook_node(nb, {'output_files_dir': 'docs/figures', 'unique_key': 'readme'})
     for name, data in resources['outputs'].items(): (ROOT/name).write_bytes(data)
-    body = re.sub(r'```\{=html\}.*?```|<!--.*?-->', '', body, flags=re.S)
+    card = r'<a class="nb-card" href="(.*?)\.html">.*?-title">(.*?)</span><span class="nb-card-text">(.*?)</span></a>'
+    body = re.sub(r'```\{=html\}(.*?)```', lambda m: '\n'.join(f'- [{t}]({nb}.ipynb): {about}' for nb, t, about in re.findall(card, m[1], re.S)), body, flags=re.S)
+    body = re.sub(r'<!--.*?-->|^[ ]+$', '', body, flags=re.S | re.M)
     for page in pages: body = re.sub(rf'\]\({re.escape(str(page.stage))}(#[^)]*)?\)', f'](nbs/{page.nb})', body)
-    body = re.sub(r'\n{3,}', '\n\n', body).strip()
+    body = re.sub(r'^!\[png\]', f'![{title}]', re.sub(r'\n{3,}', '\n\n', body).strip(), flags=re.M)
     (ROOT/'README.md').write_text(f'# {title}\n\n<!-- Made from nbs/index.ipynb by `make docs`: change the notebook, not this file. -->\n\n{text}\n\n{body}\n', encoding='utf-8')
 
 
@@ -266,8 +277,7 @@ def readme(path, pages):
 def digest(path): return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 def inputs():
-    ignored = ('.ipynb_checkpoints', '__pycache__')
-    files = [p for top in (NBS, Path(__file__).resolve().parent) for p in sorted(top.rglob('*')) if p.is_file() and not set(ignored) & set(p.parts)]
+    files = [*sources(NBS), *sources(ROOT/'site')]
     return {str(p.relative_to(ROOT)): digest(p) for p in files} | {tool: version(tool) for tool in TOOLS}
 
 def outputs():
@@ -302,7 +312,6 @@ def main():
     mend(out)
     shutil.rmtree(DOCS, ignore_errors=True)
     shutil.move(out, DOCS)
-    (DOCS/'figures').mkdir(exist_ok=True)
     index = next(p for p in found if str(p.nb) == 'index.ipynb')
     readme(STAGE/index.stage, found)
     sources = {**before, **{f'nbs/{n}': digest(NBS/n) for n in ('sidebar.yml', 'nbdev.yml')}}

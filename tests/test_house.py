@@ -1,5 +1,5 @@
 """The house's rules, checked on the syntax trees: floors import downwards, light floors stay light, nothing unpickles, the wheel is whole."""
-import ast, configparser, email, json, re, subprocess, sys, tokenize, tomllib, zipfile
+import ast, builtins, configparser, email, importlib, json, re, subprocess, sys, tokenize, tomllib, zipfile
 from io import StringIO
 from pathlib import Path
 
@@ -91,6 +91,36 @@ def test_nothing_imports_fastai_vision(nb):
         if tree := cell_tree(source): assert not {n for n in imports(tree) if n.startswith(BANNED)}
 
 
+def bound(tree, everywhere):
+    "Names that a cell defines: those that remain, or also those inside its functions and comprehensions."
+    inner = () if everywhere else (ast.FunctionDef, ast.ClassDef, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+    def walk(node):
+        yield node
+        if not isinstance(node, inner):
+            for child in ast.iter_child_nodes(node): yield from walk(child)
+    for node in walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)): yield node.name
+        elif isinstance(node, ast.arg): yield node.arg
+        elif isinstance(node, ast.ExceptHandler) and node.name: yield node.name
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store): yield node.id
+        elif isinstance(node, ast.alias): yield (node.asname or node.name).split('.')[0]
+        elif isinstance(node, ast.ImportFrom) and node.names[0].name == '*':
+            module = importlib.import_module(node.module)
+            yield from getattr(module, '__all__', [n for n in vars(module) if not n.startswith('_')])
+
+@pytest.mark.parametrize('name', MODULES)
+def test_documentation_can_be_built_by_nbdev_too(name):
+    "`nbdev-docs` runs the exported cells and those that import, and no others: these may use only what such cells define."
+    known = set(dir(builtins)) | {'__file__'}
+    for source in code_cells(FLOORS[name][1]):
+        exported = re.search(r'^#\|\s*exporti?s?\b', source, re.M)
+        tree = None if re.search(r'^#\|\s*eval:\s*false', source, re.M) else cell_tree(source)
+        if not tree or not (exported or imports(tree)): continue
+        known |= set(bound(tree, False))
+        used = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+        assert exported or not used - known - set(bound(tree, True)), f'move the import of this cell to a cell of its own:\n{source}'
+
+
 UNPICKLERS = {'pickle', 'cPickle', 'cloudpickle', 'dill', 'joblib', 'shelve', 'marshal'}
 UNPICKLING_CALLS = {'torch.load', 'pd.read_pickle', 'pandas.read_pickle', 'load_learner', 'load_pickle'}
 
@@ -120,7 +150,8 @@ def undocumented(name):
         defaults |= {a.arg: d for a, d in zip(fn.args.kwonlyargs, fn.args.kw_defaults) if d}
         for a in args:
             end = defaults[a.arg].end_lineno if a.arg in defaults else a.end_lineno
-            if a.arg not in ('self', 'cls') and (end not in comments or end == fn.body[0].lineno): yield f'{fn.name}({a.arg})'
+            told = end in comments and end != fn.body[0].lineno or a.annotation and ast.unparse(a.annotation).startswith('Annotated[')
+            if a.arg not in ('self', 'cls') and not told: yield f'{fn.name}({a.arg})'
     for node in MODULES[name].body:
         if not isinstance(node, (ast.FunctionDef, ast.ClassDef)) or node.name.startswith('_'): continue
         if not ast.get_docstring(node): yield node.name
