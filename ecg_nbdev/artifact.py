@@ -26,7 +26,7 @@ def wander(
     size:float|None=None, # mV, typical standard deviation; drawn where not given
 )->np.ndarray: # (9, n) mV at the electrodes
     "Baseline wander."
-    size = .013*np.exp(1.0*rng.standard_normal()) if size is None else size
+    size = .03*np.exp(1.1*rng.standard_normal()) if size is None else size
     seconds = n/fs
     k = int(seconds*4)+4
     t = np.arange(k)/4
@@ -49,8 +49,8 @@ def muscle(
     size:float|None=None, # mV, standard deviation in a band of 250 Hz; drawn where not given
 )->np.ndarray: # (9, n) mV at the electrodes
     "Muscle noise, tremor and mains."
-    size = .0055*np.exp(.75*rng.standard_normal()) if size is None else size
-    gain = size*np.sqrt(fs/500)*np.exp(.35*rng.standard_normal(9))*np.r_[np.ones(3), .7*np.ones(6)]
+    size = .0068*np.exp(.75*rng.standard_normal()) if size is None else size
+    gain = size*np.sqrt(fs/500)*np.exp(.35*rng.standard_normal(9))*np.r_[np.ones(3), .6*np.ones(6)]
     out = rng.standard_normal((9, n), dtype=np.float32)*gain[:, None].astype(np.float32)
     t = np.arange(n, dtype=np.float32)/fs
     if rng.random() < .15:

@@ -7,8 +7,8 @@ Docs: https://ecg-nbdev.github.io/ecg_nbdev/heart.html.md"""
 # %% auto #0
 __all__ = ['DOWER', 'ACTIVATION', 'DEPRESSION', 'ELEVATION', 'TERRITORY_ODDS', 'VARIANTS', 'lead_matrix', 'twelve', 'waves',
            'turn', 'vary', 'Shape', 'normal_qrs', 'lbbb_qrs', 'rbbb_qrs', 'ventricular_qrs', 'recovery', 'pick',
-           'depress', 'elevate', 'Heart', 'on_leads', 'p_waves', 'axis_of', 'draw_variants', 'base_shape', 'T_SIZE',
-           'st_changes', 'draw_heart', 'trains', 'events', 'draw_beats', 'oscillation', 'draw_atria']
+           'depress', 'elevate', 'Heart', 'on_leads', 'p_waves', 'axis_of', 'draw_variants', 'base_shape', 't_size',
+           'opposing', 'st_changes', 'draw_heart', 'trains', 'events', 'draw_beats', 'oscillation', 'draw_atria']
 
 # %% ../nbs/00b_heart.ipynb #e1f492c7
 from dataclasses import dataclass, replace
@@ -25,10 +25,10 @@ def lead_matrix(
     spread:float=1., # how far patients differ; 0 is Dower's mean chest
 )->np.ndarray: # (8, 3) mV per unit of dipole, for I, II, V1–V6
     "The map from dipole to leads for one patient and one placement of electrodes."
-    shift = np.clip(np.arange(6) + spread*(.25*rng.standard_normal() + .15*rng.standard_normal(6)), 0, 5)
+    shift = np.clip(np.arange(6) + spread*(.25*rng.standard_normal()-.35 + .15*rng.standard_normal(6)), 0, 5)
     chest = np.stack([np.interp(shift, np.arange(6), DOWER[2:, k]) for k in range(3)], 1)
     chest = chest + spread*.08*rng.standard_normal((6, 3))
-    gain = np.exp(spread*(.15*rng.standard_normal() + .12*rng.standard_normal((6, 1))))
+    gain = np.exp(spread*(.12 + .15*rng.standard_normal() + .12*rng.standard_normal((6, 1))))
     limbs = DOWER[:2] + spread*.05*rng.standard_normal((2, 3))
     return np.concatenate([limbs, chest*gain])
 
@@ -82,15 +82,15 @@ class Shape:
 
 def normal_qrs(rng, duration=None):
     "Activation through both bundles; duration in seconds."
-    d = duration or np.clip(rng.normal(.090, .009), .068, .112)
-    w = vary(rng, waves((.16, .065, (-.16, -.08, -.30)), (.32, .075, (.55, .30, -.35)), (.46, .085, (1.05, .62, .12)),
-                        (.62, .09, (.28, .12, .62)), (.80, .08, (-.18, -.06, .22))), size=.22, aside=.06)
+    d = duration or np.clip(rng.normal(.082, .008), .064, .108)
+    w = vary(rng, waves((.16, .065, (-.09, -.05, -.18)), (.32, .075, (.55, .20, -.28)), (.46, .085, (1.08, .40, .10)),
+                        (.62, .09, (.28, .08, .72)), (.80, .08, (-.12, -.04, .18))), size=.22, aside=.05)
     w[:, :3] *= d
     return w, d
 
 def lbbb_qrs(rng, duration=None):
     "Activation through the right bundle alone."
-    d = duration or np.clip(rng.normal(.148, .015), .122, .19)
+    d = duration or np.clip(rng.normal(.142, .013), .122, .185)
     w = vary(rng, waves((.16, .09, (.16, .12, .15)), (.33, .11, (.50, .28, .85)), (.52, .12, (.42, .20, 1.25)),
                         (.72, .11, (.55, .12, .70)), (.88, .07, (.12, .02, .10))), size=.2, aside=.06)
     w[:, :3] *= d
@@ -98,8 +98,8 @@ def lbbb_qrs(rng, duration=None):
 
 def rbbb_qrs(rng, duration=None):
     "Activation through the left bundle alone."
-    d = duration or np.clip(rng.normal(.135, .016), .106, .18)
-    first, early = normal_qrs(rng, np.clip(rng.normal(.085, .007), .07, .10))
+    d = duration or np.clip(rng.normal(.119, .015), .092, .165)
+    first, early = normal_qrs(rng, np.clip(rng.normal(.078, .007), .064, .095))
     first[2:, 6] *= rng.uniform(.1, .8)
     late = vary(rng, waves((d-.045, (.014, .016), (-.36, .02, -.62)), (d-.022, (.012, .013), (-.16, .02, -.22))), size=.15, aside=.06, time=.03)
     late[:, 4:] *= np.exp(.35*rng.standard_normal())
@@ -121,15 +121,16 @@ ACTIVATION = dict(normal=normal_qrs, LBBB=lbbb_qrs, RBBB=rbbb_qrs, ventricular=v
 # %% ../nbs/00b_heart.ipynb #96c34d10
 def recovery(
     rng:np.random.Generator,
-    qrs:np.ndarray, # (k, 7) waves of the activation
-    secondary:float=0., # how far T opposes the area of the QRS
     size:float=1., # factor on the T wave
+    late:np.ndarray|None=None, # (k, 7) waves of the delayed part of the activation
+    opposed:float=0., # size of the T wave against it, mV for each 0.1 mV·s of its area
 )->np.ndarray: # (m, 7) waves in parts of J…end of T: level ST, slope into T, T
     "Repolarisation that fits an activation."
-    t = np.array([.26, .17, -.26])*np.exp(.35*rng.standard_normal()) + .07*rng.standard_normal(3)
-    area = (qrs[:, 4:]*(qrs[:, 1:3].sum(1)/2)[:, None]).sum(0)*2.5
-    t = size*t*(1-.6*min(secondary, 1)) - secondary*area/.075*rng.uniform(.75, 1.25)
-    j = np.array([.01, .015, -.035])*rng.uniform(-.2, 1.8) - secondary*.10*area/.06
+    t = size*(np.array([.38, .14, -.34])*np.exp(.32*rng.standard_normal()) + .06*rng.standard_normal(3))
+    j = np.array([.015, .012, -.035])*rng.uniform(-.2, 1.8)
+    if late is not None:
+        away = -opposed/.1*2.5*(late[:, 4:]*late[:, 1:3].mean(1, keepdims=True)).sum(0)
+        t, j = t+away, j+away*rng.uniform(.05, .2)
     at, rise, fall = rng.normal(.68, .03), rng.uniform(.16, .23), rng.uniform(.095, .13)
     return waves((.2, .3, j, True), (at-.24, (.2, .16), t*rng.uniform(.02, .26)), (at, (rise, fall), t))
 
@@ -146,10 +147,10 @@ def pick(rng, odds):
 
 def depress(rng, w, size=None, territory=None):
     "Recovery waves with ST depression of `size` mV: level, sloping down into an inverted T, or sloping up."
-    size = size or .095*np.exp(.45*rng.standard_normal())
+    size = size or .055*np.exp(.5*rng.standard_normal())
     v = size*(np.array(DEPRESSION[territory or pick(rng, TERRITORY_ODDS[0])]) + .15*rng.standard_normal(3))
     form, w = rng.random(), w.copy()
-    t = rng.uniform(.35, 1.) if form < .6 else rng.uniform(-.3, .6)
+    t = rng.uniform(.6, 1.4) if rng.random() < .7 else rng.uniform(-.3, .6)
     w[1:, 4:] *= t
     w[0, 4:] *= rng.uniform(0, .6)
     if form < .45: extra = waves((.24, .3, v, True))
@@ -159,15 +160,15 @@ def depress(rng, w, size=None, territory=None):
 
 def elevate(rng, w, size=None, territory=None):
     "Recovery waves with ST elevation of `size` mV that rises into a tall T."
-    size = size or .15*np.exp(.45*rng.standard_normal())
+    size = size or .12*np.exp(.42*rng.standard_normal())
     v = size*(np.array(ELEVATION[territory or pick(rng, TERRITORY_ODDS[1])]) + .12*rng.standard_normal(3))
     w = w.copy()
     w[1:, 4:] *= rng.uniform(.6, 1.3)
-    w[2, 4:] += v*rng.uniform(.2, 2.6)
+    w[2, 4:] += v*rng.uniform(.5, 4.)
     return np.concatenate([w, waves((.28, .33, v, True), (.48, .18, v*rng.uniform(0, .7)))])
 
 # %% ../nbs/00b_heart.ipynb #7fc15a13
-VARIANTS = {'left axis': .10, 'right axis': .05, 'low voltage': .05, 'high voltage': .09, 'strain': .01, 'flat T': .10, 'inverted T': .03,
+VARIANTS = {'left axis': .08, 'right axis': .05, 'low voltage': .05, 'high voltage': .09, 'strain': .01, 'flat T': .10, 'inverted T': .03,
             'incomplete RBBB': .03, 'early repolarisation': .06, 'old infarct': .04, 'slow conduction': .03, 'fragmented': .05, 'juvenile T': .03}
 
 @dataclass
@@ -180,8 +181,9 @@ class Heart:
     matrix:np.ndarray # (8, 3) lead matrix
     variants:tuple = () # names of `VARIANTS`
 
-def on_leads(rng, w, matrix, local=.06):
-    "Waves (k, 7) as the eight leads see them (k, 12); `local` is the relative part that no dipole explains."
+def on_leads(rng, w, matrix, local=.06, chest=1.):
+    "Waves (k, 7) as the eight leads see them (k, 12); `local` is the relative part that no dipole explains, `chest` a factor on V1–V6."
+    matrix = matrix*np.r_[1, 1, np.full(6, chest)][:, None]
     size = np.linalg.norm(w[:, 4:], axis=1, keepdims=True)
     return np.concatenate([w[:, :4], w[:, 4:]@matrix.T + local*size*rng.standard_normal((len(w), 8))], axis=1)
 
@@ -189,7 +191,7 @@ def on_leads(rng, w, matrix, local=.06):
 def p_waves(rng, ectopic=False):
     "Right, then left atrium; an ectopic focus sends the wave elsewhere."
     size, d = np.exp(.3*rng.standard_normal()), np.clip(rng.normal(.104, .012), .07, .14)
-    w = vary(rng, waves((.34, .16, (.035, .085, -.055)), (.68, .17, (.065, .055, .045))), size=.25, aside=.012)
+    w = vary(rng, waves((.34, .16, (.075, .085, -.07)), (.68, .17, (.105, .065, .06))), size=.25, aside=.012)
     if ectopic:
         aim = rng.standard_normal(3)*(.09, .09, .06)
         w[:, 4:] = .35*w[:, 4:] + aim*rng.uniform(.5, 1.2, (2, 1))
@@ -199,9 +201,9 @@ def p_waves(rng, ectopic=False):
 
 def axis_of(rng, age, variants):
     "Turn of the whole heart, degrees from the mean: leftward with age (about 0.4° a year, Chou ch. 1)."
-    if 'left axis' in variants: return rng.uniform(-95, -55)
-    if 'right axis' in variants: return rng.uniform(45, 95)
-    return rng.normal(14-.4*(age-35), 22)
+    if 'left axis' in variants: return rng.uniform(-80, -45)
+    if 'right axis' in variants: return rng.uniform(40, 85)
+    return rng.normal(6-.4*(age-40), 18)
 
 # %% ../nbs/00b_heart.ipynb #8cf33927
 def draw_variants(rng, labels=()):
@@ -212,7 +214,7 @@ def draw_variants(rng, labels=()):
     if {'LBBB', 'RBBB'} & set(labels): odds |= {'incomplete RBBB': 0, 'slow conduction': 0, 'left axis': .2}
     return tuple(name for name, u in zip(odds, rng.random(len(odds))) if u < odds[name])
 
-def base_shape(rng, labels, variants, turned):
+def base_shape(rng, labels, variants, turned, gain):
     "The beat that comes through the atrioventricular node."
     block = next((b for b in ('LBBB', 'RBBB') if b in labels), 'normal')
     qrs, end = ACTIVATION[block](rng, rng.normal(.112, .006) if block == 'normal' and 'slow conduction' in variants else None)
@@ -220,15 +222,20 @@ def base_shape(rng, labels, variants, turned):
     if 'incomplete RBBB' in variants:
         end = rng.uniform(.095, .115)
         qrs = np.concatenate([qrs, waves((end-.018, .0085, (-.12, 0, -rng.uniform(.15, .35))))])
-    if 'high voltage' in variants: qrs[2:4, 4:] *= rng.uniform(1.4, 1.9)
+    if 'high voltage' in variants: qrs[2:4, 4:] *= rng.uniform(1.25, 1.8)
     if 'old infarct' in variants: qrs[:2, 4:] = -rng.uniform(.2, .8)*qrs[:2, 4:] + .15*rng.standard_normal((2, 3))
     qrs = turned(qrs)
-    secondary = {'LBBB': rng.uniform(.7, 1.15), 'RBBB': rng.uniform(.25, .65), 'normal': 0}[block] if block != 'normal' else max(0, rng.normal(0, .04))
-    return Shape(qrs, recovery(rng, qrs, secondary, T_SIZE(rng, variants)), end)
+    return Shape(qrs, opposing(rng, block, qrs, gain*t_size(rng, variants)), end)
 
-def T_SIZE(rng, variants):
+def t_size(rng, variants):
     "Factor on the T wave."
     return rng.uniform(.15, .5) if 'flat T' in variants else rng.uniform(-.7, -.1) if 'inverted T' in variants else 1.
+
+def opposing(rng, block, qrs, size=1.):
+    "The recovery behind an activation of that kind, fitted to the real T waves per lead."
+    if block == 'normal': return recovery(rng, size)
+    if block == 'RBBB': return recovery(rng, size, qrs[-2:], rng.uniform(.4, 1.3))
+    return recovery(rng, .5*size, qrs, rng.uniform(.3, .7) if block == 'LBBB' else rng.uniform(.4, 1.))
 
 # %% ../nbs/00b_heart.ipynb #a61a47b5
 def st_changes(rng, shape, labels, variants):
@@ -248,20 +255,21 @@ def draw_heart(
 )->Heart:
     "A heart with the given diagnoses, different every time."
     variants, matrix = draw_variants(rng, labels), lead_matrix(rng)
-    gain = np.exp(.22*rng.standard_normal())*(rng.uniform(.35, .6) if 'low voltage' in variants else 1)
+    gain = np.exp(.19*rng.standard_normal())*(rng.uniform(.45, .7) if 'low voltage' in variants else 1)
     frontal, horizontal = axis_of(rng, age, variants), 16*rng.standard_normal()
     turned = lambda w: turn(w, frontal, horizontal, gain)
-    base = st_changes(rng, base_shape(rng, labels, variants, turned), labels, variants)
-    odd, wide = ACTIVATION['LBBB' if rng.random() < .15 else 'RBBB'](rng)
+    base = st_changes(rng, base_shape(rng, labels, variants, turned, gain**.7), labels, variants)
+    bundle = 'LBBB' if rng.random() < .15 else 'RBBB'
+    odd, wide = ACTIVATION[bundle](rng)
     odd = turned(odd)
-    aberrant = Shape(odd, recovery(rng, odd, rng.uniform(.3, .8)), wide)
+    aberrant = Shape(odd, opposing(rng, bundle, odd), wide)
     pvc, long = ventricular_qrs(rng)
-    ventricular = Shape(pvc, recovery(rng, pvc, rng.uniform(.8, 1.4)), long)
+    ventricular = Shape(pvc, opposing(rng, 'ventricular', pvc), long)
     early = replace(base, qrs=vary(rng, base.qrs, size=.04, aside=.02, time=.01))
-    see = lambda w: on_leads(rng, w, matrix)
-    seen = [replace(s, qrs=see(s.qrs), recovery=see(s.recovery)) for s in (base, early, aberrant, ventricular)]
+    see = lambda w, chest=1.: on_leads(rng, w, matrix, chest=chest)
+    seen = [replace(s, qrs=see(s.qrs), recovery=see(s.recovery, .68)) for s in (base, early, aberrant, ventricular)]
     p_gain = np.sqrt(gain)
-    return Heart(seen, see(turn(p_waves(rng), .3*frontal, 0, p_gain)), see(p_waves(rng, ectopic=True)), np.clip(rng.normal(.405, .024), .35, .5), matrix, variants)
+    return Heart(seen, see(turn(p_waves(rng), .3*frontal, 0, p_gain), .55), see(p_waves(rng, ectopic=True), .55), np.clip(rng.normal(.405, .024), .35, .5), matrix, variants)
 
 # %% ../nbs/00b_heart.ipynb #027adcbe
 def trains(
