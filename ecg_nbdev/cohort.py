@@ -83,7 +83,7 @@ def _table_row(row, path, root, reference, codes):
     labels = [name for name in reference.get(row['id'], decode_dx(row['dx'], codes)) if name in codes.values()]
     below = path.relative_to(root).parts[:-1]
     return dict(row, path=str(path), patient=row['patient'] or row['id'], labels=';'.join(labels), source=below[0] if below else root.name,
-        other=sum(item not in codes for item in items))
+        other=len(set(items)-set(codes)))
 
 # %% ../nbs/12_cohort.ipynb #b22b4062
 def in_order(

@@ -77,7 +77,7 @@ class Store:
         size:int, # samples a window
     )->np.ndarray: # (B, 12, size) float32 mV, NaN where there is no sample
         "A batch of windows."
-        rows, starts = np.asarray(rows), np.asarray(starts)
+        rows, starts = np.asarray(rows, np.int64), np.asarray(starts, np.int64)
         if len(starts) and starts.min() < 0: raise ValueError(f'a window starts at sample {starts.min()}: starts count from 0')
         out = np.empty((len(rows), len(LEADS), size), np.float32)
         first, held = self._offset[rows]+starts, np.clip(self._n[rows]-starts, 0, size)

@@ -1,0 +1,214 @@
+"The packed store: what went in comes out, stale and damaged stores are noticed, nothing is left behind."
+import json
+import os
+import pickle
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from ecg_nbdev.cohort import scan
+from ecg_nbdev.core import Record, RecordError, StoreError
+from ecg_nbdev.records import read_record, resample, write_record
+from ecg_nbdev.store import Store, build_store, fingerprint, to_millivolts, to_units
+
+ECG_DATA = os.environ.get('ECG_DATA')
+real = pytest.mark.skipif(not ECG_DATA, reason='ECG_DATA does not name the folder of real recordings')
+pack_up = partial(build_store, progress=False)
+
+
+@pytest.fixture
+def cohort(tmp_path):
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        signal = rng.normal(0, 0.5, (12, 300+100*i))
+        if i == 3: signal[7, 50:90] = np.nan
+        write_record(Record(signal, 500, f'A{i:02d}', ('AF',), age=40+i), tmp_path/'set')
+    return scan(tmp_path/'set')
+
+
+@pytest.mark.parametrize('n_workers', [0, 1, 2, 5])
+def test_signals_come_out_as_they_went_in(cohort, tmp_path, n_workers):
+    store = pack_up(cohort.table, tmp_path/'store', n_workers=n_workers)
+    assert store.index.id.tolist() == cohort.table.id.tolist() and store.verify() == 12
+    for i, path in enumerate(cohort.table.path):
+        signal = read_record(path).signal
+        assert np.array_equal(np.isnan(store.signal(i)), np.isnan(signal)) and np.nanmax(np.abs(store.signal(i)-signal)) < 1e-4
+    assert sorted(os.listdir(tmp_path)) == ['set', 'store'] and sorted(os.listdir(tmp_path/'store')) == ['index.parquet', 'signal.i16', 'skipped.csv', 'store.json']
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), size=st.integers(1, 2000))
+def test_gather_is_a_piece_of_signal(shared_store, data, size):
+    rows = data.draw(st.lists(st.integers(0, len(shared_store)-1), max_size=6))
+    starts = data.draw(st.lists(st.integers(0, 1500), min_size=len(rows), max_size=len(rows)))
+    batch = shared_store.gather(rows, starts, size)
+    assert batch.shape == (len(rows), 12, size) and batch.dtype == np.float32 and batch.flags.c_contiguous
+    for window, row, start in zip(batch, rows, starts):
+        piece = shared_store.signal(row)[:, start:start+size]
+        assert np.array_equal(window[:, :piece.shape[1]], piece, equal_nan=True) and np.isnan(window[:, piece.shape[1]:]).all()
+
+
+@pytest.fixture(scope='module')
+def shared_store(tmp_path_factory):
+    d = tmp_path_factory.mktemp('shared')
+    rng = np.random.default_rng(1)
+    for i in range(5): write_record(Record(rng.normal(0, 0.5, (12, 200+300*i)), 500, f'A{i}'), d/'set')
+    return pack_up(scan(d/'set').table, d/'store')
+
+
+def test_negative_start(shared_store):
+    with pytest.raises(ValueError, match='-1'): shared_store.gather([0], [-1], 10)
+    assert shared_store.gather([], [], 10).shape == (0, 12, 10)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 20), st.integers(0, 99), st.sampled_from([0.5, 20, 60]))
+def test_units(n, seed, scale):
+    signal = np.random.default_rng(seed).normal(0, scale, (12, n)).astype(np.float32)
+    signal[np.random.default_rng(seed).random((12, n)) < 0.1] = np.nan
+    units, clipped = to_units(signal)
+    again = to_millivolts(units)
+    beyond = np.abs(np.rint(signal*1000)) > 32767
+    assert clipped == beyond.sum() and np.array_equal(np.isnan(again), np.isnan(signal))
+    inside = ~beyond & ~np.isnan(signal)
+    assert (np.abs(again-signal)[inside] < 0.000503).all() and (np.abs(again[beyond]) > 32.766).all()
+
+
+def test_reused_relabelled_rebuilt(cohort, tmp_path):
+    path = tmp_path/'store'
+    def built(table=cohort.table, **kw):
+        store = pack_up(table, path, **kw)
+        return store, (path/'signal.i16').stat().st_ino
+    store, first = built()
+    assert built()[1] == first
+    relabelled, inode = built(cohort.table.assign(labels='PVC;AF'))
+    assert inode == first and set(relabelled.index.labels) == {'PVC;AF'} and np.array_equal(relabelled.signal(2), store.signal(2))
+    with_fold, inode = built(cohort.table.assign(fold=np.arange(12)))
+    assert inode == first and with_fold.index.fold.tolist() == list(range(12))
+    assert built(cohort.table.iloc[:5])[0].index.id.tolist() == cohort.table.id[:5].tolist()
+    for change in (dict(fs=250), dict(prepare=negate, tag='negated')):
+        _, before = built()
+        assert built(**change)[1] != before
+    _, before = built()
+    write_record(Record(np.random.default_rng(9).normal(0, 1, (12, 500)), 500, 'A05'), tmp_path/'set')
+    store, after = built(scan(tmp_path/'set').table)
+    assert after != before and store.index.n_samples[5] == 500
+
+
+def negate(signal, fs): return -signal
+def halve(signal, fs): return signal[:, ::2]
+
+
+def test_preparation(cohort, tmp_path):
+    store = pack_up(cohort.table, tmp_path/'store', prepare=negate, tag='negated', n_workers=2)
+    assert np.allclose(store.signal(4), -read_record(cohort.table.path[4]).signal, atol=1e-4)
+    slow = pack_up(cohort.table, tmp_path/'slow', fs=250, prepare=halve, tag='halved')
+    assert slow.index.n_samples.tolist() == [(300+100*i)//2 for i in range(12)] and slow.fs == 250 and (slow.index.recorded_fs == 500).all()
+    with pytest.raises(StoreError, match='let it resample'): pack_up(cohort.table, tmp_path/'bad', fs=500, prepare=halve, tag='halved')
+    with pytest.raises(ValueError, match='needs a tag'): pack_up(cohort.table, tmp_path/'bad', prepare=halve)
+    assert not (tmp_path/'bad').exists() and not list(tmp_path.glob('.*'))
+
+
+def test_resampled_as_read_record_does(cohort, tmp_path):
+    store = pack_up(cohort.table, tmp_path/'store', fs=100)
+    for i in (0, 3, 11):
+        want = read_record(cohort.table.path[i], fs=100).signal
+        assert np.nanmax(np.abs(store.signal(i)-want)) < 0.00051 and np.array_equal(np.isnan(store.signal(i)), np.isnan(want))
+
+
+def test_bad_records_are_skipped_and_listed(cohort, tmp_path):
+    (tmp_path/'set'/'A02.mat').unlink()
+    write_record(Record(np.zeros((12, 500)), 500, 'A07'), tmp_path/'set')
+    for n_workers in (1, 2):
+        store = pack_up(cohort.table, tmp_path/f'store{n_workers}', n_workers=n_workers)
+        assert len(store) == 10 and [Path(path).stem for path in store.skipped.path] == ['A02', 'A07'] and store.skipped.reason.str.len().min() > 20
+        assert np.allclose(store.signal(2), read_record(cohort.table.path[3]).signal, atol=1e-4, equal_nan=True)  # rows moved up
+        assert store.index.id.tolist() == [name for name in cohort.table.id if name not in ('A02', 'A07')]
+    with pytest.raises(RecordError, match='A02'): pack_up(cohort.table, tmp_path/'strict', on_error='raise')
+    assert not (tmp_path/'strict').exists() and not list(tmp_path.glob('.*'))
+    with pytest.raises(StoreError, match='none of 1 recordings can be packed.*A02'): pack_up(cohort.table.iloc[[2]], tmp_path/'none')
+    with pytest.raises(StoreError, match='no recordings to pack'): pack_up(cohort.table.iloc[:0], tmp_path/'none')
+
+
+def test_a_failed_build_keeps_the_older_store(cohort, tmp_path):
+    store = pack_up(cohort.table, tmp_path/'store')
+    (tmp_path/'set'/'A02.mat').unlink()
+    with pytest.raises(RecordError): pack_up(cohort.table, tmp_path/'store', on_error='raise')
+    assert Store(tmp_path/'store').verify() == 12 and np.array_equal(Store(tmp_path/'store').signal(2), store.signal(2))
+
+
+def test_damage(cohort, tmp_path):
+    path = tmp_path/'store'
+    store = pack_up(cohort.table, path)
+    with open(path/'signal.i16', 'r+b') as f: f.seek(store.index.offset[4]*24+7); f.write(b'\x77')
+    with pytest.raises(StoreError, match=r'1 of 12 recordings are damaged \(A04\)'): Store(path).verify()
+    os.truncate(path/'signal.i16', 1000)
+    with pytest.raises(StoreError, match='1000 bytes'): Store(path)
+    assert pack_up(cohort.table, path).verify() == 12
+    (path/'index.parquet').write_bytes(b'no parquet')
+    with pytest.raises(StoreError, match='damaged'): Store(path)
+    meta = json.loads((path/'store.json').read_text())
+    (path/'store.json').write_text(json.dumps(meta | {'version': 0}))
+    with pytest.raises(StoreError, match='format 0'): Store(path)
+    (path/'store.json').write_text('{')
+    with pytest.raises(StoreError, match='no signal store'): Store(path)
+    assert pack_up(cohort.table, path).verify() == 12
+
+
+def test_nothing_else_is_overwritten(cohort, tmp_path):
+    with pytest.raises(StoreError, match='in the way'): pack_up(cohort.table, tmp_path/'set')
+    (tmp_path/'file').write_text('mine')
+    with pytest.raises(StoreError, match='in the way'): pack_up(cohort.table, tmp_path/'file')
+    (tmp_path/'empty').mkdir()
+    assert len(pack_up(cohort.table, tmp_path/'empty')) == 12
+    twice = pd.concat([cohort.table, cohort.table.iloc[[3]]])
+    with pytest.raises(StoreError, match='lists A03 twice'): pack_up(twice, tmp_path/'new')
+
+
+def test_fingerprint_sees_every_signal_file(cohort, tmp_path):
+    before = fingerprint(cohort.table, 500, '')
+    assert fingerprint(cohort.table, 500, '') == before and fingerprint(cohort.table.assign(labels=''), 500, '') == before
+    assert len({before, fingerprint(cohort.table, 250, ''), fingerprint(cohort.table, 500, 'x'), fingerprint(cohort.table.iloc[::-1], 500, '')}) == 4
+    os.utime(tmp_path/'set'/'A01.mat', ns=(1, 1))
+    assert fingerprint(cohort.table, 500, '') != before
+
+
+def test_a_store_travels_to_a_worker_by_its_path(shared_store):
+    text = pickle.dumps(shared_store)
+    assert len(text) < 1000 and np.array_equal(pickle.loads(text).signal(1), shared_store.signal(1))
+
+
+def test_progress_bar_and_no_heavy_imports(cohort, tmp_path):
+    cohort.save(tmp_path/'saved')
+    code = f'''
+import sys, pandas as pd
+from ecg_nbdev.store import build_store
+build_store(pd.read_csv({str(tmp_path/'saved'/'cohort.csv')!r}, keep_default_na=False), {str(tmp_path/'store')!r})
+print("loaded", [m for m in ("torch", "fastai", "sklearn", "matplotlib") if m in sys.modules])'''
+    out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout
+    assert '[12/12' in out and out.rstrip().splitlines()[-1] == 'loaded []'
+
+
+def test_gather_is_fast(shared_store):
+    "64 windows of 5,000 samples: 3 ms on the machine this was written on; the bound leaves room for a busy one."
+    rows, starts = np.full(64, 4), np.zeros(64, int)
+    shared_store.gather(rows, starts, 5000)
+    times = []
+    for _ in range(15):
+        begin = time.perf_counter(); shared_store.gather(rows, starts, 5000); times.append(time.perf_counter()-begin)
+    assert min(times) < 0.05
+
+
+@real
+def test_real_records(tmp_path):
+    cohort = scan(f'{ECG_DATA}/georgia')
+    store = pack_up(cohort.table, tmp_path/'store')
+    assert len(store) == 56 and store.verify() == 56 and store.index.clipped.sum() == 0
+    for i in range(0, 56, 7): assert np.abs(store.signal(i)-read_record(cohort.table.path[i]).signal).max() < 0.00051
