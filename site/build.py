@@ -202,6 +202,8 @@ def stage(pages):
         staged[page] = nb
     for page, nb in staged.items():
         for cell in nb.cells:
+            cell.pop('has_sd', None) # nbdev's mark and execnb's timing are no part of the format
+            cell.get('metadata', {}).pop('execution', None)
             if cell.cell_type == 'markdown':
                 cell.source = re.sub(r'<!-- gallery: (\w+) -->', lambda m: gallery(m[1], staged) or m[0], cell.source)
         (STAGE/page.stage).parent.mkdir(parents=True, exist_ok=True)
@@ -247,29 +249,48 @@ def mend(out):
     (out/'.nojekyll').touch()
 
 
-# ---- README.md
+# ---- Markdown: README.md for the code host, and a copy of every page for readers without a browser
 
-def readme(path, pages):
-    "The front page as Markdown for the code host: its figures in docs/figures, its links to the notebooks."
-    from nbconvert import MarkdownExporter
+def markdown(path, figures=None):
+    "A staged notebook as Markdown: its title and summary, its body, and its figures as files (none where `figures` names no folder)."
     import nbformat
+    from nbconvert import MarkdownExporter
     nb = nbformat.read(path, as_version=4)
-    title, text = title_of(nb)
+    nb.metadata['language_info'] = {'name': 'python'}
+    title, about = title_of(nb)
     nb.cells = [c for c in nb.cells if c.cell_type != 'raw']
     for cell in nb.cells:
-        hidden = re.search(r'^#\|\s*echo:\s*false', cell.source, re.M)
+        if re.search(r'^#\|\s*echo:\s*false', cell.source, re.M): cell.metadata['tags'] = ['no-input']
         cell.source = '\n'.join(line for line in cell.source.splitlines() if not line.startswith('#|'))
-        if hidden: cell.metadata['tags'] = ['no-input']
-    exporter = MarkdownExporter(config={'TagRemovePreprocessor': {'enabled': True, 'remove_input_tags': ['no-input']},
-                                        'NbConvertBase': {'display_data_priority': ['image/svg+xml', 'image/png', 'text/markdown', 'text/html', 'text/plain']}})
-    body, resources = exporter.from_notebook_node(nb, {'output_files_dir': 'docs/figures', 'unique_key': 'readme'})
-    for name, data in resources['outputs'].items(): (ROOT/name).write_bytes(data)
+    exporter = MarkdownExporter(config={'TagRemovePreprocessor': {'enabled': True, 'remove_input_tags': ['no-input']}})
+    body, resources = exporter.from_notebook_node(nb, {'output_files_dir': figures or 'none', 'unique_key': 'readme'})
+    body = re.sub(r'```\{=html\}(.*?)```', cards_as_list, body, flags=re.S)
+    body = re.sub(r'^!\[(?:png|svg)\]', f'![{title}]' if figures else '![figure]', body, flags=re.M)
+    body = re.sub(r'<!--.*?-->|^:{3,}[^\n]*$|\{\.api-source\}|^[ ]+$', '', body, flags=re.S | re.M)
+    if not figures: body = re.sub(r'!\[figure\]\([^)]*\)', '(figure)', body)
+    return f'# {title}\n\n{about}\n\n' + re.sub(r'\n{3,}', '\n\n', body).strip() + '\n', resources['outputs'] if figures else {}
+
+def cards_as_list(block):
     card = r'<a class="nb-card" href="(.*?)\.html">.*?-title">(.*?)</span><span class="nb-card-text">(.*?)</span></a>'
-    body = re.sub(r'```\{=html\}(.*?)```', lambda m: '\n'.join(f'- [{t}]({nb}.ipynb): {about}' for nb, t, about in re.findall(card, m[1], re.S)), body, flags=re.S)
-    body = re.sub(r'<!--.*?-->|^[ ]+$', '', body, flags=re.S | re.M)
-    for page in pages: body = re.sub(rf'\]\({re.escape(str(page.stage))}(#[^)]*)?\)', f'](nbs/{page.nb})', body)
-    body = re.sub(r'^!\[png\]', f'![{title}]', re.sub(r'\n{3,}', '\n\n', body).strip(), flags=re.M)
-    (ROOT/'README.md').write_text(f'# {title}\n\n<!-- Made from nbs/index.ipynb by `make docs`: change the notebook, not this file. -->\n\n{text}\n\n{body}\n', encoding='utf-8')
+    return '\n'.join(f'- [{title}]({nb}.ipynb): {about}' for nb, title, about in re.findall(card, block[1], re.S))
+
+def readme(pages):
+    "README.md from the front page: its figures in docs/figures, its links to the notebooks."
+    text, pictures = markdown(STAGE/'index.ipynb', 'docs/figures')
+    for name, data in pictures.items(): (ROOT/name).write_bytes(data)
+    for page in pages: text = re.sub(rf'\]\({re.escape(str(page.stage))}(#[^)]*)?\)', f'](nbs/{page.nb})', text)
+    note = '<!-- Made from nbs/index.ipynb by `make docs`: change the notebook, not this file. -->'
+    (ROOT/'README.md').write_text(f'{note}\n\n{text}', encoding='utf-8')
+
+def plain_copies(pages, out):
+    "`core.html.md` beside `core.html`, where the docstring of every module points to, and a list of them all."
+    lines = []
+    for page in pages:
+        text, _ = markdown(STAGE/page.stage)
+        copy = page.stage.with_suffix('.html.md')
+        (out/copy).write_text(re.sub(r'\.ipynb(?=[#)])', '.html.md', text), encoding='utf-8')
+        lines.append(f'- [{text[2:].splitlines()[0]}]({copy})')
+    (out/'llms.txt').write_text('\n'.join([f'# {NBDEV["title"]}', '', *lines, '']), encoding='utf-8')
 
 
 # ---- is docs/ what the notebooks give?
@@ -310,10 +331,10 @@ def main():
     stage(found)
     out, warnings = render()
     mend(out)
+    plain_copies(found, out)
     shutil.rmtree(DOCS, ignore_errors=True)
     shutil.move(out, DOCS)
-    index = next(p for p in found if str(p.nb) == 'index.ipynb')
-    readme(STAGE/index.stage, found)
+    readme(found)
     sources = {**before, **{f'nbs/{n}': digest(NBS/n) for n in ('sidebar.yml', 'nbdev.yml')}}
     MANIFEST.write_text(json.dumps({'inputs': sources, 'outputs': outputs()}, indent=1)+'\n', encoding='utf-8')
     for line in warnings: print(f'warning: {line}', file=sys.stderr)

@@ -1,7 +1,8 @@
 """The built site: current, without dead links, and in a browser without errors, readable and narrow enough for a phone."""
-import hashlib, importlib.util, json, os, re, shutil, sys
-from functools import cache
+import hashlib, importlib.util, re, shutil, sys, threading
+from functools import cache, partial
 from html.parser import HTMLParser
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -165,6 +166,25 @@ def test_search_finds_a_function_and_goes_there(views):
     desk.locator('.search-result').first.wait_for()
     desk.locator('.search-result', has_text='limb_leads').first.click()
     desk.wait_for_url('**/core.html**')
+    assert wrong == []
+
+@pytest.mark.browser
+def test_a_plain_web_server_will_do(browser):
+    "Below any path of any server: all links are relative."
+    quiet = type('Quiet', (SimpleHTTPRequestHandler,), {'log_message': lambda *args: None})
+    handler = partial(quiet, directory=ROOT)
+    wrong = []
+    with ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        page = browser.new_page()
+        page.on('console', lambda m: wrong.append(m.text) if m.type in ('error', 'warning') else None)
+        page.on('response', lambda r: wrong.append(f'{r.status} {r.url}') if r.status >= 400 else None)
+        page.goto(f'http://127.0.0.1:{server.server_port}/docs/core.html')
+        page.locator('#quarto-search input').fill('window plan')
+        page.locator('.search-result').first.click()
+        page.wait_for_load_state()
+        page.close()
+        server.shutdown()
     assert wrong == []
 
 @pytest.mark.browser
