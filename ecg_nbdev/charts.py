@@ -31,20 +31,23 @@ def plot_co_occurrence(
     names=CLASSES, # k names
     label:str='recordings', # what the numbers are
     fmt:str='.0f', # of the numbers in the cells
-    center:float|None=None, # a value with meaning of its own (lift 1): colours then go two ways from it
+    center:float|None=None, # a value with meaning of its own (lift 1): colours then go two ways from it, and the diagonal is left out
     title:str='Which diagnoses occur together', # over the figure
     ax=None, # axes to draw into; new ones
 ): # axes
     "Heat map of a symmetric matrix: lower half and diagonal."
     import seaborn as sns
     from matplotlib.colors import LogNorm
+    from matplotlib.ticker import LogLocator
     matrix = pd.DataFrame(np.asarray(matrix, dtype=float), names, names)
-    hidden = np.triu(np.ones(matrix.shape, bool), 1) | ~(matrix.to_numpy() > 0)
-    shown = matrix.mask(hidden)
+    hidden = np.triu(np.ones(matrix.shape, bool), 0 if center else 1) | ~(matrix.to_numpy() > 0)
+    shown = matrix.mask(hidden) if center is None else matrix.mask(hidden).iloc[1:, :-1] # a ratio has no diagonal
     low, high = np.nanmin(shown), np.nanmax(shown)
     norm = LogNorm(low, max(high, low*1.01)) if center is None else LogNorm(center/(reach := max(high/center, center/low)), center*reach)
     ax = new_axes(ax, (.62*len(names)+1.4, .46*len(names)+.8))
-    sns.heatmap(shown, annot=True, fmt=fmt, norm=norm, cmap='crest' if center is None else 'vlag', linewidths=1, ax=ax, cbar_kws=dict(label=label, shrink=.8))
+    sns.heatmap(shown, annot=True, fmt=fmt, norm=norm, cmap='crest' if center is None else 'vlag', linewidths=1, ax=ax,
+                cbar_kws=dict(label=label, shrink=.8, ticks=LogLocator(subs=(1, 2, 5)), format='{x:g}'))
+    ax.collections[0].colorbar.minorticks_off()
     ax.grid(False)
     ax.set_title(title)
     ax.tick_params(axis='y', rotation=0)
@@ -89,6 +92,7 @@ def plot_label_sets(
 def plot_lengths(
     seconds, # (n,) length of each recording, s
     window:float=10., # length of a window, s
+    title:str='How long the recordings are', # over the figure
     ax=None, # axes to draw into; new ones
 ): # axes
     "Histogram of lengths, with the share that is longer than one window."
@@ -96,7 +100,7 @@ def plot_lengths(
     ax, seconds = new_axes(ax), np.asarray(seconds, dtype=float)
     sns.histplot(x=seconds, binwidth=1, binrange=(np.floor(seconds.min()), np.ceil(seconds.max()+1)), color=COLORS['blue'], alpha=.85, lw=.3, ax=ax)
     ax.axvline(window, color=COLORS['red'], ls='--', label=f'a window of {window:g} s: {(seconds > window).mean():.0%} of the recordings are longer')
-    ax.set(title='How long the recordings are', xlabel='length (s)', ylabel='recordings')
+    ax.set(title=title, xlabel='length (s)', ylabel='recordings')
     ax.legend()
     return ax
 

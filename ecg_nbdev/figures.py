@@ -76,7 +76,7 @@ def palette_png(
     from PIL import Image
     full, small = BytesIO(), BytesIO()
     drawn.get_figure().savefig(full, format='png', dpi=dpi, facecolor='auto', bbox_inches='tight', pad_inches=.04)
-    Image.open(full).convert('RGB').quantize(colors, dither=Image.Dither.NONE).save(small, 'PNG', optimize=True)
+    Image.open(full).convert('RGB').quantize(colors, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(small, 'PNG', optimize=True)
     return small.getvalue()
 
 def small_figures(
