@@ -140,8 +140,11 @@ def test_an_exported_cell_holds_one_idea(name):
     assert max(lines, default=0) <= 50, [s.splitlines()[1] for s, n in zip(exported, lines) if n > 50]
 
 
+COMMON = {'self', 'cls', 'rng', 'seed'} # mean the same everywhere
+
 def undocumented(name):
-    "What lacks a docstring, or a comment behind a parameter, in a module's public functions and classes."
+    "What lacks a docstring, or a comment behind a parameter, in a module's public functions and classes; a class of this package as its type explains a parameter too."
+    classes = {n.name for tree in MODULES.values() for n in tree.body if isinstance(n, ast.ClassDef)}
     source = (PACKAGE/f'{name}.py').read_text(encoding='utf-8')
     comments = {t.start[0] for t in tokenize.generate_tokens(StringIO(source).readline) if t.type == tokenize.COMMENT}
     def parameters(fn):
@@ -150,8 +153,9 @@ def undocumented(name):
         defaults |= {a.arg: d for a, d in zip(fn.args.kwonlyargs, fn.args.kw_defaults) if d}
         for a in args:
             end = defaults[a.arg].end_lineno if a.arg in defaults else a.end_lineno
-            told = end in comments and end != fn.body[0].lineno or a.annotation and ast.unparse(a.annotation).startswith('Annotated[')
-            if a.arg not in ('self', 'cls') and not told: yield f'{fn.name}({a.arg})'
+            types = {n.id for n in ast.walk(a.annotation) if isinstance(n, ast.Name)} if a.annotation else set()
+            told = end in comments and end != fn.body[0].lineno or types & (classes | {'Annotated'})
+            if a.arg not in COMMON and not told: yield f'{fn.name}({a.arg})'
     for node in MODULES[name].body:
         if not isinstance(node, (ast.FunctionDef, ast.ClassDef)) or node.name.startswith('_'): continue
         if not ast.get_docstring(node): yield node.name
