@@ -16,6 +16,7 @@ from zlib import crc32
 import json, os, shutil, tempfile
 import numpy as np
 import pandas as pd
+from fastcore.basics import patch
 from .core import LEADS, RecordError, StoreError, whole_file
 from .records import read_record, resample
 from .cohort import in_order, with_bar
@@ -42,7 +43,7 @@ def to_millivolts(
     if units.size and units.min() == NO_SAMPLE: signal[units.T == NO_SAMPLE] = np.nan
     return signal
 
-# %% ../nbs/13_store.ipynb #1a489e6d
+# %% ../nbs/13_store.ipynb #83223d75
 class Store:
     "A packed signal store: `index` is a row a recording, `signal(i)` one recording, `gather` a batch of windows."
     def __init__(self,
@@ -71,31 +72,35 @@ class Store:
         "One recording's signal."
         return to_millivolts(self.units[self._offset[i]:self._offset[i]+self._n[i]])
 
-    def gather(self,
-        rows, # (B,) rows of the index
-        starts, # (B,) first sample of every window, 0 or more
-        size:int, # samples a window
-    )->np.ndarray: # (B, 12, size) float32 mV, NaN where there is no sample
-        "A batch of windows."
-        rows, starts = np.asarray(rows, np.int64), np.asarray(starts, np.int64)
-        if len(starts) and starts.min() < 0: raise ValueError(f'a window starts at sample {starts.min()}: starts count from 0')
-        out = np.empty((len(rows), len(LEADS), size), np.float32)
-        first, held = self._offset[rows]+starts, np.clip(self._n[rows]-starts, 0, size)
-        for window, begin, n in zip(out, first, held):
-            window[:, :n] = to_millivolts(self.units[begin:begin+n])
-            window[:, n:] = np.nan
-        return out
-
-    def verify(self)->int:
-        "Compare every recording with its checksum; returns the number of recordings, raises `StoreError` naming the damaged ones."
-        bad = [name for name, begin, n, crc in zip(self.index.id, self._offset, self._n, self.index.crc) if crc32(self.units[begin:begin+n].tobytes()) != crc]
-        if bad: raise StoreError(f"{self.path}: {len(bad)} of {len(self)} recordings are damaged ({', '.join(bad[:5])}{', …' if bad[5:] else ''}): delete the folder and build it again")
-        return len(self)
-
     @property
     def skipped(self)->pd.DataFrame:
         "Recordings that could not be packed: path, reason."
         return pd.read_csv(self.path/'skipped.csv')
+
+# %% ../nbs/13_store.ipynb #1a489e6d
+@patch
+def gather(self:Store,
+    rows, # (B,) rows of the index
+    starts, # (B,) first sample of every window, 0 or more
+    size:int, # samples a window
+)->np.ndarray: # (B, 12, size) float32 mV, NaN where there is no sample
+    "A batch of windows."
+    rows, starts = np.asarray(rows, np.int64), np.asarray(starts, np.int64)
+    if len(starts) and starts.min() < 0: raise ValueError(f'a window starts at sample {starts.min()}: starts count from 0')
+    out = np.empty((len(rows), len(LEADS), size), np.float32)
+    first, held = self._offset[rows]+starts, np.clip(self._n[rows]-starts, 0, size)
+    for window, begin, n in zip(out, first, held):
+        window[:, :n] = to_millivolts(self.units[begin:begin+n])
+        window[:, n:] = np.nan
+    return out
+
+# %% ../nbs/13_store.ipynb #f19bf1de
+@patch
+def verify(self:Store)->int:
+    "Compare every recording with its checksum; returns the number of recordings, raises `StoreError` naming the damaged ones."
+    bad = [name for name, begin, n, crc in zip(self.index.id, self._offset, self._n, self.index.crc) if crc32(self.units[begin:begin+n].tobytes()) != crc]
+    if bad: raise StoreError(f"{self.path}: {len(bad)} of {len(self)} recordings are damaged ({', '.join(bad[:5])}{', …' if bad[5:] else ''}): delete the folder and build it again")
+    return len(self)
 
 # %% ../nbs/13_store.ipynb #c4c52ff2
 def pack(
