@@ -197,7 +197,7 @@ print("loaded", [m for m in ("torch", "fastai", "sklearn", "matplotlib") if m in
 
 
 def test_gather_is_fast(shared_store):
-    "64 windows of 5,000 samples: 3 ms on the machine this was written on; the bound leaves room for a busy one."
+    "64 windows of 5,000 samples; the bound leaves room for a busy machine."
     rows, starts = np.full(64, 4), np.zeros(64, int)
     shared_store.gather(rows, starts, 5000)
     times = []
