@@ -77,6 +77,10 @@ def motion(
         at, decay, width = rng.uniform(0, n/fs), rng.uniform(.1, 1.5), rng.uniform(.01, .25)
         bump = 1/(1+np.exp(-np.clip((t-at)/width*4, -30, 30)))*np.exp(-np.maximum(t-at, 0)/decay)
         out[rng.integers(9)] += (rng.standard_normal()*.5*np.exp(.7*rng.standard_normal())*bump).astype(np.float32)
+    if rng.random() < .12:
+        knots = np.arange(int(n/fs*rng.uniform(1.5, 4))+3)
+        swing = rng.standard_normal(len(knots))*(rng.random(len(knots)) < rng.uniform(.2, 1))
+        out[rng.integers(3, 9)] += (.15*np.exp(.8*rng.standard_normal())*np.interp(t/t[-1]*knots[-1] if n > 1 else t, knots, swing)).astype(np.float32)
     if rng.random() < .07:
         fall = np.exp(-t/rng.uniform(.05, .5))
         out += np.outer(rng.standard_normal(9)*np.exp(.8*rng.standard_normal())*.4, fall).astype(np.float32)
@@ -86,11 +90,11 @@ def loosen(
     rng:np.random.Generator,
     eight:np.ndarray, # (8, n) mV
     fs:float, # Hz
-    rate:float=.02, # share of recordings
+    rate:float=.04, # share of recordings
 )->np.ndarray: # (8, n) mV
-    "The same leads, rarely with a chest electrode off for a while: flat, or full of noise."
+    "The same leads, rarely with chest electrodes off for a while: flat, or full of noise."
     if rng.random() >= rate: return eight
-    n, lead = eight.shape[1], rng.integers(2, 8)
+    n, lead = eight.shape[1], rng.choice(np.arange(2, 8), rng.choice([1, 2, 4], p=[.6, .25, .15]), replace=False)
     a, b = np.sort(rng.integers(0, n+1, 2)) if rng.random() < .6 else (0, n)
     eight[lead, a:b] = 0 if rng.random() < .6 else rng.standard_normal()*.5 + np.cumsum(rng.standard_normal(b-a))*.2/np.sqrt(fs)
     return eight

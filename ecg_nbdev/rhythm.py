@@ -64,7 +64,7 @@ def fibrillation_intervals(
     cv:float|None=None, # coefficient of variation; drawn where not given
 )->np.ndarray: # (n,) s
     "Irregular intervals of conducted atrial fibrillation."
-    if cv is None: cv = np.clip(.21*np.exp(.33*rng.standard_normal()), .09, .45)
+    if cv is None: cv = np.clip(.20*np.exp(.38*rng.standard_normal()), .075, .45)
     shortest = min(.26, .6*rr)
     n = int(seconds/rr*1.8)+10
     spread = np.sqrt(np.log1p((cv*rr/(rr-shortest))**2))

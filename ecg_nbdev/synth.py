@@ -40,7 +40,7 @@ def draw_length(rng)->float:
     return float(np.interp(rng.random(), np.linspace(0, 1, len(LENGTHS)), LENGTHS))
 
 # %% ../nbs/01_synth.ipynb #23be29c5
-INTERVALS = {'Normal': (.83, .15), 'AF': (.655, .27), 'I-AVB': (.91, .18), 'LBBB': (.79, .20), 'RBBB': (.79, .21), 'PAC': (.80, .19),
+INTERVALS = {'Normal': (.83, .15), 'AF': (.67, .29), 'I-AVB': (.91, .18), 'LBBB': (.79, .20), 'RBBB': (.79, .21), 'PAC': (.80, .19),
              'PVC': (.79, .18), 'STD': (.77, .20), 'STE': (.90, .19)}  # s, median; spread of the logarithm
 
 def draw_interval(rng, labels)->float:
@@ -66,7 +66,7 @@ def draw_rhythm(
     ectopy = tuple(kind for name, kind in (('PAC', 'atrial'), ('PVC', 'ventricular')) if name in labels)
     sinus = 'AF' not in labels or {'PAC', 'I-AVB'} & set(labels)
     if not sinus: return fibrillation(rng, seconds, rr, ectopy)
-    cv = rng.uniform(.06, .16) if rng.random() < .07 else None
+    cv = rng.uniform(.05, .17) if rng.random() < .11 else None
     beats = sinus_rhythm(rng, seconds, rr, draw_pr(rng, labels, age, rr), cv, ectopy)
     if 'AF' not in labels: return beats
     return join(beats, fibrillation(rng, seconds, draw_interval(rng, ('AF',))), at=seconds*rng.uniform(.4, .7))
