@@ -11,7 +11,7 @@ __all__ = ['CELLS', 'MODELS', 'FLOPS', 'patches', 'reading_order', 'reverse', 'o
            'CRNN', 'create_model', 'model_cost']
 
 # %% ../nbs/40_models.ipynb #26fd1c9b
-import ctypes, os, platform
+import ctypes, platform
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from inspect import signature
@@ -59,7 +59,7 @@ def one_by_one(
     return torch.stack([block(part)[0] for block, part in zip(blocks, x)])
 
 @cache
-def _workers(process, threads):
+def _workers(threads):
     "A worker a core, each with one thread for its products."
     if platform.libc_ver()[0] == 'glibc':
         mallopt = ctypes.CDLL(None).mallopt
@@ -96,7 +96,7 @@ def _trained(blocks): return [p for block in blocks for p in block.parameters() 
 
 def side_by_side(blocks, x):
     "As `one_by_one`, each core taking a block at a time."
-    return _SideBySide.apply(blocks, _workers(os.getpid(), torch.get_num_threads()), torch.is_grad_enabled(), x, *_trained(blocks))
+    return _SideBySide.apply(blocks, _workers(torch.get_num_threads()), torch.is_grad_enabled(), x, *_trained(blocks))
 
 # %% ../nbs/40_models.ipynb #5ad4d6ac
 def together(blocks, x):
@@ -326,11 +326,11 @@ class MultiLeadLSTM(ECGNet):
         else: pooled = self.pool(self.recurrent(steps, order), seen)
         logits = self.join(pooled.transpose(0, 1).flatten(1))
         if not (self.training and self.supervise): return logits
-        heads = self.lead_head if len(self.lead_head) > 1 else self.lead_head*len(LEADS)
-        return logits, self._by_lead(pooled, heads, there)
+        return logits, self._by_lead(pooled, there)
 
-    def _by_lead(self, pooled, heads, there):
+    def _by_lead(self, pooled, there):
         "Logits of each lead, NaN where the lead is not there."
+        heads = [*self.lead_head]*(len(LEADS)//len(self.lead_head))
         by_lead = torch.stack([head(p) for head, p in zip(heads, pooled)], 1)
         return by_lead.masked_fill(~there.any(-1, keepdim=True), float('nan'))
 
