@@ -217,15 +217,34 @@ def render():
     site = build(STAGE, quiet=True)
     return site.out, [w for w in site.warnings if not any(key in w for key in ('keep-md', 'commonmark', 'format-links', 'output-file'))]
 
+ACCESS = {  # what smalldocs writes, and what keyboards and screen readers need
+    '<nav class="navbar ': '<nav aria-label="Site" class="navbar ',
+    '<nav class="quarto-secondary-nav"': '<nav aria-label="Place" class="quarto-secondary-nav"',
+    '<nav id="quarto-sidebar"': '<nav aria-label="Pages" id="quarto-sidebar"',
+    '<div id="quarto-margin-sidebar"': '<div role="complementary" aria-label="Beside the text" id="quarto-margin-sidebar"',
+    ' role="navigation" aria-expanded': ' role="button" tabindex="0" aria-expanded',
+    'role="img"></i>': 'aria-hidden="true"></i>',
+    '<th></th>': '<td></td>',
+}
+
 def mend_page(text, offset, host):
-    "Maths from the site itself, and links to the published site made relative."
+    "Maths from the site itself, links to the published site made relative, and names for what has none."
     text = re.sub(r'https://cdn\.jsdelivr\.net/npm/katex@[\d.]+/dist(?:/contrib)?/', f'{offset}site_libs/katex/', text)
     text = re.sub(rf'(href=")({re.escape(host)}/?)', lambda m: m[1]+(offset or './'), text)
-    return re.sub(r'(<section id="([^"]+)"[^>]*>\s*<h\d) id="\2"', r'\1', text)  # smalldocs gives section and heading the same id
+    text = re.sub(r'(<section id="([^"]+)"[^>]*>\s*<h\d) id="\2"', r'\1', text)  # smalldocs gives section and heading the same id
+    for old, new in ACCESS.items(): text = text.replace(old, new)
+    return text
 
 FETCH = 'const r = await fetch(offset + "search.json");\n      index = await r.json();'
 LOAD = ('await new Promise((ok, no) => { const s = document.createElement("script"); s.src = offset + "search.js"; '
         's.onload = ok; s.onerror = no; document.head.append(s); });\n      index = window.searchIndex;')
+
+KEYS = """
+document.querySelectorAll("pre, .sd-table, .cell-output-display, .drawing").forEach((e) => { if (e.scrollWidth > e.clientWidth) e.tabIndex = 0; });
+document.querySelectorAll('.sidebar-navigation [role="button"]').forEach((e) => e.addEventListener("keydown", (ev) => {
+  if (ev.key === "Enter" || ev.key === " ") { ev.preventDefault(); e.click(); }
+}));
+"""
 
 def mend(out):
     "Everything a page needs comes from the site: maths, fonts, and a search that also works from file://, where `fetch` is refused."
@@ -241,7 +260,7 @@ def mend(out):
     script = out/'site_libs/smalldocs.js'
     text = script.read_text(encoding='utf-8')
     if FETCH not in text: raise SystemExit('site/build.py: smalldocs.js reads its search index in another way than version 0.5.4 does: change FETCH')
-    script.write_text(text.replace(FETCH, LOAD), encoding='utf-8')
+    script.write_text(text.replace(FETCH, LOAD)+KEYS, encoding='utf-8')
     (out/'search.js').write_text(f"window.searchIndex = {(out/'search.json').read_text(encoding='utf-8')};\n", encoding='utf-8')
     (out/'search.json').unlink()
     sitemap = out/'sitemap.xml'

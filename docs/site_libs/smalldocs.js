@@ -396,3 +396,8 @@
     new MutationObserver(giscusTheme).observe(document.documentElement, { attributes: true, attributeFilter: ["class"] });
   }
 })();
+
+document.querySelectorAll("pre, .sd-table, .cell-output-display, .drawing").forEach((e) => { if (e.scrollWidth > e.clientWidth) e.tabIndex = 0; });
+document.querySelectorAll('.sidebar-navigation [role="button"]').forEach((e) => e.addEventListener("keydown", (ev) => {
+  if (ev.key === "Enter" || ev.key === " ") { ev.preventDefault(); e.click(); }
+}));
