@@ -63,6 +63,7 @@ def plot_label_sets(
 ): # the figure
     "UpSet plot of the label sets."
     import matplotlib.pyplot as plt
+    ink, faint = plt.rcParams['text.color'], plt.rcParams['grid.color']
     labels = [tuple(sorted(set(s), key=list(classes).index)) for s in labels]
     counts = Counter(labels).most_common()
     shown, k = counts[:top], len(classes)
@@ -73,14 +74,14 @@ def plot_label_sets(
     totals.barh(range(k), [sum(c in s for s in labels) for c in classes], color=colors, height=.6)
     totals.set(ylim=(k-.5, -.5), yticks=range(k), yticklabels=classes, xlabel='recordings')
     totals.invert_xaxis(); totals.yaxis.tick_right(); totals.grid(axis='y', visible=False)
-    drawn = bars.bar(range(len(shown)), [n for _, n in shown], color=[COLORS['grey'] if len(s) < 2 else '#333333' for s, _ in shown], width=.65)
+    drawn = bars.bar(range(len(shown)), [n for _, n in shown], color=[COLORS['grey'] if len(s) < 2 else ink for s, _ in shown], width=.65)
     bars.bar_label(drawn, fontsize=6, padding=1)
     bars.set(yscale='log', ylabel='recordings', xticks=[], ylim=(.7, 2.2*shown[0][1]), xlim=(-.6, len(shown)-.4))
     bars.set_title(f'{title}: {len(counts)} of them in {len(labels):,} recordings' + (f', the first {top} shown' if len(counts) > top else ''), x=0)
     for x, (members, _) in enumerate(shown):
         rows = [list(classes).index(c) for c in members]
-        dots.scatter([x]*k, range(k), s=16, color='#e4e4e4')
-        dots.plot([x]*len(rows), rows, color='#333333', lw=1.2, zorder=2)
+        dots.scatter([x]*k, range(k), s=16, color=faint)
+        dots.plot([x]*len(rows), rows, color=ink, lw=1.2, zorder=2)
         dots.scatter([x]*len(rows), rows, s=26, color=[colors[r] for r in rows], zorder=3)
     dots.set(ylim=totals.get_ylim(), xlim=bars.get_xlim(), xticks=[], yticks=[], xlabel='label sets, the most frequent first')
     dots.grid(False)
