@@ -205,16 +205,17 @@ def test_changelog_names_the_version():
 
 @pytest.fixture(scope='module')
 def wheel(tmp_path_factory):
-    "A wheel built from a copy of the tree, so that no left-over of an earlier build can slip in."
+    "A wheel built by way of a source archive, as a release is, from a copy of the tree: no left-over of an earlier build can slip in."
     src, out = tmp_path_factory.mktemp('tree'), tmp_path_factory.mktemp('wheel')
     tracked = subprocess.run(['git', 'ls-files', '-co', '--exclude-standard', 'ecg_nbdev'], cwd=ROOT, capture_output=True, text=True)
     if tracked.returncode: pytest.skip(f'not a git clone: {tracked.stderr.strip()}')
-    files = [ROOT/f for f in tracked.stdout.splitlines()] + [ROOT/f for f in ('settings.ini', 'setup.py', 'pyproject.toml', 'README.md', 'LICENSE')]
+    files = [ROOT/f for f in tracked.stdout.splitlines()] + [ROOT/f for f in ('settings.ini', 'setup.py', 'pyproject.toml', 'MANIFEST.in', 'README.md', 'LICENSE')]
     for f in files:
         if f.is_file():
             (src/f.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
             (src/f.relative_to(ROOT)).write_bytes(f.read_bytes())
-    subprocess.run([sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation', '-w', out, src], check=True)
+    built = subprocess.run([sys.executable, '-m', 'build', '--no-isolation', '--outdir', out, src], capture_output=True, text=True)
+    assert built.returncode == 0, built.stdout+built.stderr
     return next(out.glob('*.whl')), [f.relative_to(ROOT).as_posix() for f in files if f.is_file() and PACKAGE in f.parents]
 
 def test_the_wheel_holds_every_module_and_data_file(wheel):
