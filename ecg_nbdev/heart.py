@@ -137,14 +137,14 @@ def recovery(
     j = np.array([.015, .012, -.035])*rng.uniform(-.2, 1.8)
     if late is not None:
         away = -opposed/.1*2.5*(late[:, 4:]*late[:, 1:3].mean(1, keepdims=True)).sum(0)
-        t, j = t+away, j+away*rng.uniform(.05, .2)
+        t, j = t+away, j+away*rng.uniform(.02, .13)
     at, rise, fall = rng.normal(.68, .03), rng.uniform(.16, .23), rng.uniform(.095, .13)
     return waves((.2, .3, j, True), (at-.24, (.2, .16), t*rng.uniform(.02, .26)), (at, (rise, fall), t))
 
 # %% ../nbs/00b_heart.ipynb #c6c6f06b
 DEPRESSION = dict(subendocardial=(-.70, -.50, .30), lateral=(-.85, -.15, .15), inferior=(-.25, -.90, .15), anterior=(-.25, -.10, .85))
-ELEVATION = dict(anterior=(.25, -.08, -.95), anterolateral=(.65, 0., -.70), inferior=(-.30, .90, .05), inferolateral=(.45, .80, .0), diffuse=(.50, .50, -.50))
-TERRITORY_ODDS = dict(subendocardial=.55, lateral=.2, inferior=.15, anterior=.1), dict(anterior=.48, anterolateral=.12, inferior=.18, inferolateral=.08, diffuse=.14)
+ELEVATION = dict(anterior=(.38, -.05, -.90), anterolateral=(.65, 0., -.70), inferior=(-.30, .90, .05), inferolateral=(.45, .80, .0), diffuse=(.50, .50, -.50))
+TERRITORY_ODDS = dict(subendocardial=.55, lateral=.2, inferior=.15, anterior=.1), dict(anterior=.44, anterolateral=.20, inferior=.16, inferolateral=.08, diffuse=.12)
 
 def pick(rng, odds):
     "One key of a table of odds."
@@ -171,7 +171,7 @@ def elevate(rng, w, size=None, territory=None):
     v = size*(np.array(ELEVATION[territory or pick(rng, TERRITORY_ODDS[1])]) + .12*rng.standard_normal(3))
     w = w.copy()
     w[1:, 4:] *= rng.uniform(.6, 1.3)
-    w[2, 4:] += v*rng.uniform(.5, 4.)
+    w[2, 4:] += v*rng.uniform(.8, 5.)
     return np.concatenate([w, waves((.28, .33, v, True), (.48, .18, v*rng.uniform(0, .7)))])
 
 # %% ../nbs/00b_heart.ipynb #7fc15a13
@@ -222,6 +222,7 @@ def draw_variants(rng, labels=()):
     odds = dict(VARIANTS)
     if {'STE', 'STD'} & set(labels): odds |= {'early repolarisation': 0, 'strain': 0, 'sagging ST': 0}
     if 'STD' in labels: odds |= {'high voltage': .15}
+    if 'STE' in labels: odds |= {'high voltage': .3}
     if {'LBBB', 'RBBB'} & set(labels): odds |= {'incomplete RBBB': 0, 'slow conduction': 0, 'left axis': .2}
     return tuple(name for name, u in zip(odds, rng.random(len(odds))) if u < odds[name])
 
@@ -246,7 +247,7 @@ def opposing(rng, block, qrs, size=1.):
     "The recovery behind an activation of that kind, fitted to the real T waves per lead."
     if block == 'normal': return recovery(rng, size)
     if block == 'RBBB': return recovery(rng, size, qrs[-2:], rng.uniform(.4, 1.3))
-    return recovery(rng, .5*size, qrs, rng.uniform(.3, .7) if block == 'LBBB' else rng.uniform(.4, 1.))
+    return recovery(rng, .5*size, qrs, rng.uniform(.22, .52) if block == 'LBBB' else rng.uniform(.35, .9))
 
 # %% ../nbs/00b_heart.ipynb #a61a47b5
 def st_changes(rng, shape, labels, variants):
