@@ -45,7 +45,7 @@ def plot_co_occurrence(
     low, high = np.nanmin(shown), np.nanmax(shown)
     norm = LogNorm(low, max(high, low*1.01)) if center is None else LogNorm(center/(reach := max(high/center, center/low)), center*reach)
     ax = new_axes(ax, (.62*len(names)+1.4, .46*len(names)+.8))
-    sns.heatmap(shown, annot=True, fmt=fmt, norm=norm, cmap='crest' if center is None else 'vlag', linewidths=1, ax=ax,
+    sns.heatmap(shown, annot=True, fmt=fmt, norm=norm, cmap='crest' if center is None else 'vlag', linewidths=1, linecolor=ax.get_facecolor(), ax=ax,
                 cbar_kws=dict(label=label, shrink=.8, ticks=LogLocator(subs=(1, 2, 5)), format='{x:g}'))
     ax.collections[0].colorbar.minorticks_off()
     ax.grid(False)
@@ -73,7 +73,7 @@ def plot_label_sets(
     colors = [CLASS_COLORS.get(c, COLORS['blue']) for c in classes]
     totals.barh(range(k), [sum(c in s for s in labels) for c in classes], color=colors, height=.6)
     totals.set(ylim=(k-.5, -.5), yticks=range(k), yticklabels=classes, xlabel='recordings')
-    totals.invert_xaxis(); totals.yaxis.tick_right(); totals.grid(axis='y', visible=False)
+    totals.invert_xaxis(); totals.yaxis.tick_right(); totals.grid(axis='y', visible=False); totals.spines['left'].set_visible(False)
     drawn = bars.bar(range(len(shown)), [n for _, n in shown], color=[COLORS['grey'] if len(s) < 2 else ink for s, _ in shown], width=.65)
     bars.bar_label(drawn, fontsize=6, padding=1)
     bars.set(yscale='log', ylabel='recordings', xticks=[], ylim=(.7, 2.2*shown[0][1]), xlim=(-.6, len(shown)-.4))
@@ -218,7 +218,7 @@ def plot_confusion(
     matrix = pd.DataFrame(np.asarray(matrix), names, names)
     share = matrix.div(matrix.sum(axis=1).clip(lower=1), axis=0)
     ax = new_axes(ax, (.62*len(names)+1.4, .46*len(names)+.9))
-    sns.heatmap(share, annot=matrix, fmt=',.0f', cmap='crest', vmin=0, vmax=1, linewidths=1, ax=ax, cbar_kws=dict(label='share of the true diagnosis', shrink=.8))
+    sns.heatmap(share, annot=matrix, fmt=',.0f', cmap='crest', vmin=0, vmax=1, linewidths=1, linecolor=ax.get_facecolor(), ax=ax, cbar_kws=dict(label='share of the true diagnosis', shrink=.8))
     ax.set(title=title, xlabel='answer', ylabel='true diagnosis')
     ax.tick_params(axis='y', rotation=0)
     ax.grid(False)
