@@ -64,7 +64,8 @@ class WindowDataset:
         stride:int|None=None, # samples between neighbouring windows, at most
         jitter:int=0, # samples by which a window may move either way, drawn anew for each batch
     ):
-        self.store, self.rows, self.targets, self.jitter = store, np.asarray(rows), torch.as_tensor(targets), jitter
+        self.store, self.rows, self.targets = store, np.asarray(rows), torch.as_tensor(targets)
+        self.stride, self.jitter = stride, jitter
         if not len(self.rows): raise CohortError('no recording to take windows from: check the labels and the split')
         self.plan = WindowPlan.of(store.index.n_samples.to_numpy()[self.rows], size, stride)
         self.rng = np.random.default_rng(0)
