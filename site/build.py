@@ -78,6 +78,7 @@ def api_markdown(symbol, name, level):
     if bare is not None: parts.append(f'```python\n{name}{inspect.Signature(bare)}\n```')
     parts.append(inspect.getdoc(symbol) or '')
     table = DocmentTbl(symbol)._repr_markdown_() if bare else ''
+    table = re.sub(r'\b(?:ecg_nbdev|numpy|pandas|pathlib|torch)\.(?:\w+\.)*(\w+)', r'\1', table.replace('| NoneType |', '| |'))
     return '\n\n'.join(['::: {.api}', *parts, table, ':::'])
 
 def processors():
