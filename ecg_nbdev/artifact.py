@@ -33,7 +33,7 @@ def wander(
     walk = np.cumsum(rng.standard_normal((9, k)), 1)*.22
     walk -= walk.mean(1, keepdims=True)
     breath = np.sin(2*np.pi*(rng.uniform(.15, .4)*t + rng.random()) + .3*np.cumsum(rng.standard_normal(k))*.2)
-    low = (.6*walk + .8*breath*rng.standard_normal((9, 1)))*np.exp(.4*rng.standard_normal((9, 1)))*size
+    low = (.6*walk + .8*breath*rng.standard_normal((9, 1)))*np.exp(.4*rng.standard_normal((9, 1)))*size*np.r_[.55, .55, .55, np.ones(6)][:, None]
     at = np.arange(n)/fs*4
     i = np.minimum(at.astype(int), k-2)
     f = (at-i).astype(np.float32)
@@ -49,7 +49,7 @@ def muscle(
     size:float|None=None, # mV, standard deviation in a band of 250 Hz; drawn where not given
 )->np.ndarray: # (9, n) mV at the electrodes
     "Muscle noise, tremor and mains."
-    size = .0068*np.exp(.75*rng.standard_normal()) if size is None else size
+    size = .0082*np.exp(.75*rng.standard_normal()) if size is None else size
     gain = size*np.sqrt(fs/500)*np.exp(.35*rng.standard_normal(9))*np.r_[np.ones(3), .6*np.ones(6)]
     out = rng.standard_normal((9, n), dtype=np.float32)*gain[:, None].astype(np.float32)
     t = np.arange(n, dtype=np.float32)/fs
@@ -100,7 +100,7 @@ def loosen(
     return eight
 
 # %% ../nbs/00c_artifact.ipynb #f4d8d399
-LOW_PASS = {25: .05, 35: .12, 45: .10, 70: .15, 100: .25, 150: .33}  # Hz: share of recorders
+LOW_PASS = {25: .05, 35: .10, 45: .08, 70: .12, 100: .15, 150: .25, 250: .25}  # Hz: share of recorders
 HIGH_PASS = {.05: .35, .15: .15, .3: .1, .5: .2, 0: .2}
 
 def draw_key(rng, odds): return list(odds)[int(np.searchsorted(np.cumsum(list(odds.values())), rng.random()*sum(odds.values())))]
