@@ -79,7 +79,20 @@ def api_markdown(symbol, name, level):
     parts.append(inspect.getdoc(symbol) or '')
     table = DocmentTbl(symbol)._repr_markdown_() if bare else ''
     table = re.sub(r'\b(?:ecg_nbdev|numpy|pandas|pathlib|torch)\.(?:\w+\.)*(\w+)', r'\1', table.replace('| NoneType |', '| |'))
+    if inspect.isclass(symbol): table += methods(symbol)
     return '\n\n'.join(['::: {.api}', *parts, table, ':::'])
+
+def methods(cls):
+    "The public methods and properties that a class defines, with the anchors that links to them use."
+    rows = []
+    for name, member in vars(cls).items():
+        fn = inspect.unwrap(getattr(member, '__func__', getattr(member, 'fget', member)) or member)
+        if name.startswith('_') or not inspect.isfunction(fn): continue
+        bare = [p.replace(annotation=p.empty) for p in inspect.signature(fn).parameters.values() if p.name not in ('self', 'cls')]
+        call = '' if isinstance(member, property) else str(inspect.Signature(bare)).replace('|', '\\|')
+        about = (inspect.getdoc(fn) or '').split('\n\n')[0].replace('\n', ' ').replace('|', '\\|')
+        rows.append(f'| <span id="{cls.__name__.lower()}.{name.lower()}"></span>`{name}{call}` | {about} |')
+    return '\n\n' + '\n'.join(['| Methods | |', '| --- | --- |', *rows]) if rows else ''
 
 def processors():
     "nbdev's own list; only, `show_doc` sees the exported module instead of running the notebook's import cells."

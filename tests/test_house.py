@@ -140,10 +140,10 @@ def test_an_exported_cell_holds_one_idea(name):
     assert max(lines, default=0) <= 50, [s.splitlines()[1] for s, n in zip(exported, lines) if n > 50]
 
 
-COMMON = {'self', 'cls', 'rng', 'seed'} # mean the same everywhere
+COMMON = {'self', 'cls', 'rng', 'seed', 'classes', 'epochs', 'lr', 'bs'} # mean the same everywhere
 
 def undocumented(name):
-    "What lacks a docstring, or a comment behind a parameter, in a module's public functions and classes; a class of this package as its type explains a parameter too."
+    "What lacks a docstring, or a comment behind a parameter, in public functions and classes. A docstring that names it in backticks will do, or a class of this package as its type."
     classes = {n.name for tree in MODULES.values() for n in tree.body if isinstance(n, ast.ClassDef)}
     source = (PACKAGE/f'{name}.py').read_text(encoding='utf-8')
     comments = {t.start[0] for t in tokenize.generate_tokens(StringIO(source).readline) if t.type == tokenize.COMMENT}
@@ -154,7 +154,7 @@ def undocumented(name):
         for a in args:
             end = defaults[a.arg].end_lineno if a.arg in defaults else a.end_lineno
             types = {n.id for n in ast.walk(a.annotation) if isinstance(n, ast.Name)} if a.annotation else set()
-            told = end in comments and end != fn.body[0].lineno or types & (classes | {'Annotated'})
+            told = end in comments and end != fn.body[0].lineno or types & (classes | {'Annotated'}) or f'`{a.arg}`' in (ast.get_docstring(fn) or '')
             if a.arg not in COMMON and not told: yield f'{fn.name}({a.arg})'
     for node in MODULES[name].body:
         if not isinstance(node, (ast.FunctionDef, ast.ClassDef)) or node.name.startswith('_'): continue
