@@ -141,7 +141,7 @@ def recovery(
         away = -opposed/.1*2.5*(late[:, 4:]*late[:, 1:3].mean(1, keepdims=True)).sum(0)
         t, j = t+away, j+away*rng.uniform(.02, .13)
     at, rise, fall = rng.normal(.68, .03), rng.uniform(.16, .23), rng.uniform(.095, .13)
-    return waves((.2, .3, j, True), (at-.24, (.2, .16), t*rng.uniform(.02, .26)), (at, (rise, fall), t))
+    return waves((.2, .3, j, True), (at-.24, (.2, .16), t*rng.uniform(0, .2)), (at, (rise, fall), t))
 
 # %% ../nbs/00b_heart.ipynb #c6c6f06b
 DEPRESSION = dict(subendocardial=(-.70, -.50, .30), lateral=(-.85, -.15, .15), inferior=(-.25, -.90, .15), anterior=(-.25, -.10, .85))
@@ -156,12 +156,12 @@ def pick(rng, odds):
 
 def depress(rng, w, size=None, territory=None):
     "Recovery waves with ST depression of `size` mV: level, sloping down into an inverted T, or sloping up."
-    size = size or .062*np.exp(.45*rng.standard_normal())
+    size = size or .065*np.exp(.4*rng.standard_normal())
     v = size*(np.array(DEPRESSION[territory or pick(rng, TERRITORY_ODDS[0])]) + .15*rng.standard_normal(3))
     form, w = rng.random(), w.copy()
-    t = rng.uniform(.7, 1.4) if rng.random() < .78 else rng.uniform(-.3, .7)
+    t = rng.uniform(.7, 1.3) if rng.random() < .85 else rng.uniform(-.3, .7)
     w[1:, 4:] *= t
-    w[0, 4:] *= rng.uniform(0, .6)
+    w[:2, 4:] *= rng.uniform(-.2, .5)
     if form < .45: extra = waves((.24, .3, v, True))
     elif form < .85: extra = waves((.2, .27, v*.8, True), (.5, (.25, .2), v*rng.uniform(.3, 1.1)))
     else: extra = waves((.06, (.12, .3), v*1.3))
@@ -177,7 +177,7 @@ def elevate(rng, w, size=None, territory=None):
     return np.concatenate([w, waves((.28, .33, v, True), (.48, .18, v*rng.uniform(0, .7)))])
 
 # %% ../nbs/00b_heart.ipynb #7fc15a13
-VARIANTS = {'left axis': .08, 'right axis': .05, 'low voltage': .05, 'high voltage': .09, 'strain': .025, 'flat T': .17, 'inverted T': .04, 'sagging ST': .09, 'small P': .11,
+VARIANTS = {'left axis': .08, 'right axis': .05, 'low voltage': .05, 'high voltage': .09, 'strain': .015, 'flat T': .17, 'inverted T': .04, 'sagging ST': .08, 'small P': .11,
             'incomplete RBBB': .025, 'early repolarisation': .06, 'old infarct': .04, 'slow conduction': .03, 'fragmented': .05, 'juvenile T': .03}
 
 # %% ../nbs/00b_heart.ipynb #de3288ac
@@ -223,7 +223,7 @@ def draw_variants(rng, labels=()):
     "Names of the variants one patient has."
     odds = dict(VARIANTS)
     if {'STE', 'STD'} & set(labels): odds |= {'early repolarisation': 0, 'strain': 0, 'sagging ST': 0}
-    if 'STD' in labels: odds |= {'high voltage': .15}
+    if 'STD' in labels: odds |= {'high voltage': .15, 'flat T': .08, 'inverted T': .01}
     if 'STE' in labels: odds |= {'high voltage': .3}
     if {'LBBB', 'RBBB'} & set(labels): odds |= {'incomplete RBBB': 0, 'slow conduction': 0, 'left axis': .2}
     return tuple(name for name, u in zip(odds, rng.random(len(odds))) if u < odds[name])
@@ -274,7 +274,7 @@ def draw_heart(
     frontal, horizontal = axis_of(rng, age, variants), 16*rng.standard_normal()
     turned = lambda w: turn(w, frontal, horizontal, gain)
     base = st_changes(rng, base_shape(rng, labels, variants, turned, gain**.7), labels, variants)
-    bundle = 'LBBB' if rng.random() < .15 else 'RBBB'
+    bundle = 'LBBB' if rng.random() < .05 else 'RBBB'
     odd, wide = ACTIVATION[bundle](rng)
     odd = turned(odd)
     aberrant = Shape(odd, opposing(rng, bundle, odd), wide)
