@@ -88,8 +88,15 @@ class WindowDataset:
 # %% ../nbs/30_data.ipynb #52d883a8
 class WindowDL(TfmdDL):
     "Batches of windows; `show_batch` draws them as ECGs titled with their labels."
-    def __init__(self, dataset, bs=64, shuffle=False, num_workers=0, names=CLASSES, **kwargs):
-        super().__init__(dataset, bs=bs, shuffle=shuffle, num_workers=0, **kwargs)  # one gather a batch: a worker process would cost more than it saves
+    def __init__(self,
+        dataset, # `WindowDataset`
+        bs:int=64, # windows in a batch
+        shuffle:bool=False, # another order each epoch
+        num_workers:int=0, # not used: one gather a batch costs less than a worker process
+        names=CLASSES, # of the outputs
+        **kwargs, # of `TfmdDL`
+    ):
+        super().__init__(dataset, bs=bs, shuffle=shuffle, num_workers=0, **kwargs)
         self.names = names
 
     def new(self, dataset=None, cls=None, **kwargs): return super().new(dataset, cls, **{'names': self.names, **kwargs})
@@ -137,7 +144,6 @@ def ecg_dls(
     classes:tuple=CLASSES, # the model's classes
     jitter:float=0., # seconds by which training windows move at random
     seed:int=0, # of the order of windows and their jitter
-    augment=None, # callable on batches of training windows, (windows, 12, n) → the same, or (x, y) → (x, y)
 )->DataLoaders: # with `.train`, `.valid`, `.label_sets`
     "DataLoaders of the windows of a cohort; recordings that carry none of `classes` take no part. Raises CohortError where a part is empty."
     split, labels, size = np.asarray(split), store.index.labels, round(seconds*store.fs)
@@ -150,7 +156,7 @@ def ecg_dls(
         targets = make_targets(labels.iloc[rows[part]], approach, classes, sets)
         return WindowDataset(store, rows[part], targets, size, None if stride is None else round(stride*store.fs), **kw)
     names = tuple('+'.join(s) for s in sets.sets) if sets else classes
-    train = WindowDL(dataset('train', jitter=round(jitter*store.fs)), bs=bs, shuffle=True, names=names, after_batch=augment)
+    train = WindowDL(dataset('train', jitter=round(jitter*store.fs)), bs=bs, shuffle=True, names=names)
     train.rng.seed(seed); train.dataset.rng = np.random.default_rng(seed)
     dls = DataLoaders(train, WindowDL(dataset('valid'), bs=4*bs, names=names))
     dls.label_sets, dls.classes, dls.approach, dls.c = sets, tuple(classes), approach, len(names)

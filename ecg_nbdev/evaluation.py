@@ -78,7 +78,7 @@ def _jsonable(x):
 # %% ../nbs/61_evaluation.ipynb #a56cc66c
 def report_table(
     preds:Predictions, # answered
-    role:str='test',
+    role:str='test', # which part is scored
 )->pd.DataFrame: # a row a class and two rows of averages
     "Precision, recall, specificity, F1, support, AUROC and AUPRC of each class; macro and micro averages."
     part, _ = judged(preds, role)
@@ -98,7 +98,7 @@ class _Draw:
 def bootstrap(
     preds:Predictions, # answered
     names=tuple(SCORES), # of `SCORES`
-    role:str='test',
+    role:str='test', # which part is scored
     n_boot:int=500, # draws
     level:float=.95, # of the interval
     seed:int=0,
@@ -118,7 +118,7 @@ def compare(
     a:Predictions, # answered
     b:Predictions, # of the same recordings
     names=tuple(SCORES), # of `SCORES`
-    role:str='test',
+    role:str='test', # which part is scored
     n_boot:int=500, # draws
     level:float=.95, # of the interval
     seed:int=0,

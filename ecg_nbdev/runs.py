@@ -9,7 +9,7 @@ __all__ = ['split_of_fold', 'store_outputs', 'first_labels', 'predictions_of', '
            'evaluate_run', 'find_model', 'predict_files']
 
 # %% ../nbs/83_runs.ipynb #58920f0c
-import json, sys
+import json, sys, warnings
 from zlib import crc32
 from pathlib import Path
 import numpy as np
@@ -21,6 +21,7 @@ from .core import CLASSES, LEADS, CohortError, RecordError, whole_file
 from .data import WindowDL, WindowDataset, ecg_dls
 from .evaluation import evaluate, report_table
 from .labels import multi_hot, split_labels
+from .metrics import UndefinedScore
 from .learner import ecg_learner, predict_windows, train
 from .predictions import Predictions, save_predictions, to_table
 from .records import read_record, write_record
@@ -96,7 +97,7 @@ def train_run(
     data_path, # folder of recordings, any supported layout
     out, # model folder to write
     arch:str='crnn', # a name of `ecg_nbdev.models.MODELS`
-    epochs:int=20,
+    epochs:int=20, # passes over the training windows
     fold:int=0, # the fold that is scored
     seed:int=0, # of everything random; folds have their own, 0
     approach:str='thresholds', # or 'powerset'
@@ -104,9 +105,9 @@ def train_run(
     fs:float=100., # Hz
     seconds:float=10., # length of a window
     stride:float|None=None, # seconds between neighbouring windows, at most
-    lr:float=3e-3,
-    bs:int=64,
-    patience:int|None=None,
+    lr:float=3e-3, # largest learning rate
+    bs:int=64, # windows in a batch
+    patience:int|None=None, # stop after so many epochs without a better validation score
     rule:str='f1', # how thresholds are chosen
     how:str='mean', # how windows are stitched
     show:bool=True, # progress bars
@@ -125,7 +126,7 @@ def train_run(
     preds = _operating_point(predictor, store_outputs(learn.model, dls, how), store, split, rule,
         {'data': str(data_path), 'arch': arch, 'seed': seed, 'fold': fold, 'approach': approach, 'epochs': epochs})
     skipped = _skipped(cohort, store)
-    scores = {part: evaluate(preds, predictor.thresholds, part, len(skipped)) for part in ('train', 'valid', 'test')}
+    scores = {part: _scores(preds, predictor, part, len(skipped)) for part in ('train', 'valid', 'test')}
     metrics = {**scores.pop('test'), 'parts': scores}
     predictor.about = {'name': f'{arch}, {approach}, trained on {Path(data_path).name}', 'data': f'{data_path}: {(split == "train").sum()} recordings train, {(split == "valid").sum()} choose',
         'scored_on': f'{metrics["n_records"]} recordings of fold {fold} that nothing has seen', 'seen': store.index.crc[split != 'test'].tolist(), **preds.provenance, 'per_class': metrics['per_class']}
@@ -150,7 +151,15 @@ def _say(preds, metrics, out):
     print(report_table(preds).round(3).to_string())
     print(f"\n{metrics['n_records']} test recordings: macro AUROC {_number(metrics['macro_auroc'])}, macro AUPRC {_number(metrics['macro_auprc'])}, macro F1 {metrics['macro_f1']:.3f}, "
           f"exact match {metrics['exact_match']:.3f}, CPSC2018 F1 {metrics['cpsc2018_f1']:.3f}")
+    empty = [row['class'] for row in metrics['per_class'] if row['auroc'] is None]
+    if empty: print(f'no AUROC for {", ".join(empty)}: the test recordings hold none, or nothing else; the means are over the other classes')
     print(f'written to {out}: {", ".join(sorted(f.name for f in Path(out).iterdir() if f.is_file() and not f.name.startswith(".")))}')
+
+def _scores(preds, predictor, part, n_skipped):
+    "The scores of one part; what is undefined is said once and in words, where they are printed."
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', UndefinedScore)
+        return evaluate(preds, predictor.thresholds, part, n_skipped)
 
 def _number(x): return 'undefined' if x is None else f'{x:.3f}'
 
@@ -208,7 +217,7 @@ def evaluate_run(
     role = np.where(table.crc.isin(predictor.about.get('seen', ())), 'train', 'test')
     if (role == 'train').all(): raise CohortError(f'{test_path}: the model has seen all {len(table)} recordings in training: score it on others')
     preds = predictions_of(predictor, outputs, table, role, {'data': str(test_path), 'model': str(model or 'shipped'), **{k: v for k, v in predictor.about.items() if k in ('arch', 'seed')}})
-    metrics = {**evaluate(preds, predictor.thresholds, n_skipped=len(skipped)), 'n_seen_in_training': int((role == 'train').sum())}
+    metrics = {**_scores(preds, predictor, 'test', len(skipped)), 'n_seen_in_training': int((role == 'train').sum())}
     if metrics['n_seen_in_training']: print(f'{metrics["n_seen_in_training"]} recordings that the model has seen in training are left out of the scores')
     paths = dict(zip(table['id'], table.path))
     _write_table(skipped, out/'skipped.csv'); _write_table(to_table(preds), out/'predictions.csv'); save_predictions(preds, out/'predictions.parquet')

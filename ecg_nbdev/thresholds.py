@@ -6,7 +6,7 @@ Docs: https://ecg-nbdev.github.io/ecg_nbdev/thresholds.html.md"""
 
 # %% auto #0
 __all__ = ['RULES', 'cuts', 'rule', 'best_threshold', 'logit', 'common_cuts', 'shrink', 'Thresholds', 'fit_thresholds',
-           'threshold_intervals', 'valid_draw']
+           'threshold_intervals']
 
 # %% ../nbs/60_thresholds.ipynb #558cf5bf
 from dataclasses import dataclass, field
@@ -61,7 +61,9 @@ def best_threshold(
     return float(at[best[len(best)//2]])
 
 # %% ../nbs/60_thresholds.ipynb #eeda66bb
-def logit(p:np.ndarray)->np.ndarray:
+def logit(
+    p:np.ndarray, # probabilities
+)->np.ndarray:
     "Log odds of probabilities, kept finite."
     p = np.clip(p, 1e-6, 1-1e-6)
     return np.log(p)-np.log1p(-p)
@@ -157,11 +159,11 @@ def threshold_intervals(
 )->pd.DataFrame: # threshold, low, high, a row a class
     "Bootstrap intervals of the thresholds."
     valid, rng = preds.of('valid'), np.random.default_rng(seed)
-    draws = np.array([fit_thresholds(valid_draw(valid, rng), how, m).values for _ in range(n_boot)])
+    draws = np.array([fit_thresholds(_draw(valid, rng), how, m).values for _ in range(n_boot)])
     low, high = np.quantile(draws, [(1-level)/2, (1+level)/2], axis=0)
     return pd.DataFrame({'threshold': fit_thresholds(valid, how, m).values, 'low': low, 'high': high}, index=pd.Index(preds.classes, name='class'))
 
-def valid_draw(valid, rng):
+def _draw(valid, rng):
     "Recordings drawn with replacement; their names are made distinct."
     rows = rng.integers(len(valid), size=len(valid))
     drawn = valid.take(np.arange(len(valid)))
