@@ -174,12 +174,23 @@ def test_a_forked_process_can_predict():
 
 # ---- beyond eager mode
 
+quiet = pytest.mark.filterwarnings('ignore::DeprecationWarning', 'ignore::torch.jit.TracerWarning', 'ignore::UserWarning')
+
 @torch.no_grad()
-@pytest.mark.filterwarnings('ignore::DeprecationWarning', 'ignore::torch.jit.TracerWarning')
+@quiet
 def test_tracing(model):
-    model.eval()
-    traced = torch.jit.trace(model, batch()[:2], check_trace=False)
-    torch.testing.assert_close(traced(batch()[2:]), model(batch()[2:]), rtol=1e-5, atol=1e-5)
+    traced = torch.jit.trace(model.eval(), batch()[:2], check_trace=False)
+    torch.testing.assert_close(traced(batch()), model(batch()), rtol=1e-5, atol=1e-5)
+
+@torch.no_grad()
+@quiet
+def test_onnx_takes_a_batch_of_any_size(model, tmp_path):
+    ort = pytest.importorskip('onnxruntime', reason='the extra [onnx] is not installed')
+    path = str(tmp_path/'model.onnx')
+    torch.onnx.export(model.eval(), (batch(),), path, input_names=['x'], output_names=['y'], dynamic_axes={'x': {0: 'windows'}, 'y': {0: 'windows'}}, dynamo=False)
+    session = ort.InferenceSession(path)
+    for x in (batch(), batch()[:1], torch.cat([batch(), batch()])):
+        torch.testing.assert_close(torch.from_numpy(session.run(None, {'x': x.numpy()})[0]), model(x), rtol=1e-4, atol=1e-5)
 
 # ---- sizes
 
