@@ -16,8 +16,9 @@ from dataclasses import replace
 from functools import partial
 from .core import CLASSES, Record
 from .rhythm import Beats, KINDS, sinus_rhythm, fibrillation, flutter, join
-from .heart import Heart, Shape, draw_heart, draw_beats, draw_atria, twelve, pick
+from .heart import pick, twelve
 from .artifact import soil
+from .patient import Heart, draw_atria, draw_beats, draw_heart
 import numpy as np
 
 # %% ../nbs/01_synth.ipynb #f5a47219
@@ -34,7 +35,10 @@ def draw_labels(rng)->tuple:
 # %% ../nbs/01_synth.ipynb #0e70acd2
 RIVALS = ({'AF', 'I-AVB'}, {'LBBB', 'RBBB'}, {'STD', 'STE'})
 
-def draw_balanced(rng, second:float=.2)->tuple:
+def draw_balanced(
+    rng:np.random.Generator,
+    second:float=.2, # share of the records that get a second label
+)->tuple:
     "A label set with all classes equally likely, and with a second label in a share of the records."
     first = CLASSES[rng.integers(len(CLASSES))]
     if first == 'Normal' or rng.random() >= second: return (first,)
@@ -44,7 +48,10 @@ def draw_balanced(rng, second:float=.2)->tuple:
 # %% ../nbs/01_synth.ipynb #11373009
 UNNAMED = {'STD': .5, 'RBBB': .22, 'STE': .1, 'PAC': .1, 'I-AVB': .08}
 
-def hidden_finding(rng, labels)->tuple:
+def hidden_finding(
+    rng:np.random.Generator,
+    labels:tuple, # class names
+)->tuple:
     "A finding beside the labels that they do not name, or nothing where the one drawn can't stand beside them."
     found = pick(rng, UNNAMED)
     clash = found in labels or any({found, c} in RIVALS for c in labels)
@@ -64,14 +71,22 @@ def draw_length(rng)->float:
 INTERVALS = {'Normal': (.83, .15), 'AF': (.67, .29), 'I-AVB': (.91, .18), 'LBBB': (.79, .20), 'RBBB': (.79, .21), 'PAC': (.80, .19),
              'PVC': (.79, .18), 'STD': (.77, .20), 'STE': (.90, .19)}  # s, median; spread of the logarithm
 
-def draw_interval(rng, labels)->float:
+def draw_interval(
+    rng:np.random.Generator,
+    labels:tuple, # class names
+)->float:
     "Mean interval between beats, s."
     name = next((c for c in ('AF', 'I-AVB', 'PAC', 'PVC', 'STE', 'STD', 'LBBB', 'RBBB') if c in labels), 'Normal')
     if rng.random() < .16 and name != 'AF': return rng.uniform(.45, 1.35)
     median, spread = INTERVALS[name]
     return float(np.clip(median*np.exp(spread*rng.standard_normal()), .36, 1.6))
 
-def draw_pr(rng, labels, age, rr)->float:
+def draw_pr(
+    rng:np.random.Generator,
+    labels:tuple, # class names
+    age:float, # years
+    rr:float, # s, mean interval
+)->float:
     "PR interval, s: above 0.2 in first-degree block, shorter in fast and young hearts."
     if 'I-AVB' in labels: return .206 + min(rng.gamma(2., .026), .22)
     return float(np.clip(.150 + .0003*(age-50) + .02*(rr-.8) + .019*rng.standard_normal(), .105, .196))
@@ -93,13 +108,20 @@ def draw_rhythm(
     return join(beats, fibrillation(rng, seconds, draw_interval(rng, ('AF',))), at=seconds*rng.uniform(.4, .7))
 
 # %% ../nbs/01_synth.ipynb #74f8393e
-def regular_without_p(rng, seconds, rr):
+def regular_without_p(
+    rng:np.random.Generator,
+    seconds:float, # s
+    rr:float, # s, mean interval
+)->Beats:
     "A regular rhythm whose P waves are not seen."
     beats = sinus_rhythm(rng, seconds, rr, .15, cv=.006)
     beats.p[:] = np.nan
     return beats
 
-def paced(rng, seconds):
+def paced(
+    rng:np.random.Generator,
+    seconds:float, # s
+)->Beats:
     "Every beat comes from the pacemaker's electrode in the right ventricle."
     beats = sinus_rhythm(rng, seconds, rng.uniform(.75, 1.), rng.uniform(.12, .2), cv=.003)
     if rng.random() < .6: beats.p[:] = np.nan
@@ -110,13 +132,23 @@ LOOKALIKES = {'flutter': flutter, 'tachycardia': lambda rng, s: regular_without_
               'junctional': lambda rng, s: regular_without_p(rng, s, rng.uniform(.85, 1.4)), 'paced': paced}
 
 # %% ../nbs/01_synth.ipynb #a2969354
-def breathe(rng, eight, fs):
+def breathe(
+    rng:np.random.Generator,
+    eight:np.ndarray, # (8, n) mV, leads I, II, V1–V6
+    fs:float, # Hz
+)->np.ndarray: # (8, n) mV
     "Breathing turns and moves the heart: the size in each lead swells and shrinks by some per cent."
     n = eight.shape[1]
     phase = np.sin(2*np.pi*(rng.uniform(.15, .4)*np.arange(n, dtype=np.float32)/fs + rng.random()))
     return eight*(1+np.outer(.035*rng.standard_normal(8), phase)).astype(np.float32)
 
-def spikes(rng, beats, heart, n, fs):
+def spikes(
+    rng:np.random.Generator,
+    beats:Beats,
+    heart:Heart,
+    n:int, # samples
+    fs:float, # Hz
+)->np.ndarray: # (8, n) mV
     "Pacemaker pulses of two milliseconds."
     out, v = np.zeros((8, n), np.float32), heart.matrix@(rng.standard_normal(3)*rng.uniform(.05, 1.))
     at = np.round((beats.qrs-.012)*fs).astype(int)

@@ -3,7 +3,7 @@ import numpy as np, pytest
 from hypothesis import given, settings, strategies as st
 
 from ecg_nbdev.core import CLASSES, LEADS
-from ecg_nbdev.heart import draw_heart
+from ecg_nbdev.patient import draw_heart
 from ecg_nbdev.rhythm import KINDS, PATTERNS, early_beats
 from ecg_nbdev.synth import LABEL_SETS, LOOKALIKES, cohort_record, compose, draw_labels, draw_rhythm, simulate, simulate_batch, simulate_cohort
 
