@@ -222,7 +222,7 @@ def evaluate_run(
     paths = dict(zip(table['id'], table.path))
     _write_table(skipped, out/'skipped.csv'); _write_table(to_table(preds), out/'predictions.csv'); save_predictions(preds, out/'predictions.parquet')
     write_report(preds, predictor.thresholds, out/'report.html', f'{Path(test_path).name}, scored by {model or "the shipped model"}', skipped, table.source.to_numpy(),
-        mistake_pictures(preds, predictor.thresholds, lambda name: read_record(paths[name])), predictor.about)
+        mistake_pictures(preds, lambda name: read_record(paths[name])), predictor.about.get('name', ''))
     _write_json(metrics, out/'metrics.json')
     _say(preds, metrics, out)
     return metrics
