@@ -110,15 +110,17 @@ def rbbb_qrs(
     "Activation through the left bundle alone."
     d = duration or np.clip(rng.normal(.119, .015), .092, .165)
     first, early = normal_qrs(rng, np.clip(rng.normal(.078, .007), .064, .095))
-    first[2:, 6] *= rng.uniform(.1, .8)
-    late = vary(rng, waves((d-.045, (.014, .016), (-.36, .02, -.62)), (d-.022, (.012, .013), (-.16, .02, -.22))), size=.15, aside=.06, time=.03)
-    late[:, 4:] *= np.exp(.35*rng.standard_normal())
+    first[2:, 6] *= rng.uniform(0, .6)
+    first[2, 4] *= .85
+    late = vary(rng, waves((d-.045, (.014, .016), (-.45, .02, -.58)), (d-.022, (.012, .013), (-.20, .02, -.20))), size=.15, aside=.06, time=.03)
+    late[:, 4:] *= np.exp(.4*rng.standard_normal())
+    if rng.random() < .12: first[:2, 4:] *= -rng.uniform(0, .6)  # no r in V1, a q instead
     if rng.random() < .2:  # labelled so in practice, but with a small and narrow late part
         d = rng.uniform(.088, .108)
         late[:, 0] = d-.03, d-.014
         late[:, 1:3] *= .6
         late[:, 4:] *= rng.uniform(.3, .9)
-        first[2:, 6] *= rng.uniform(.8, 2.)
+        first[2:, 6] *= rng.uniform(1., 3.)
     return np.concatenate([first, late]), d
 
 # %% ../nbs/00b_heart.ipynb #5761c1d9
@@ -163,7 +165,7 @@ def recovery_after(
 )->np.ndarray: # (m, 7)
     "The recovery behind an activation of that kind, fitted to the T waves of the real recordings per lead."
     if kind == 'normal': return recovery(rng, size)
-    if kind == 'RBBB': return recovery(rng, size, qrs[-2:], rng.uniform(.4, 1.3))
+    if kind == 'RBBB': return recovery(rng, size, qrs[-2:]*(1, 1, 1, 1, 1.5, 1, .85), rng.uniform(.4, 1.6))
     return recovery(rng, .5*size, qrs, rng.uniform(.22, .52) if kind == 'LBBB' else rng.uniform(.35, .9))
 
 # %% ../nbs/00b_heart.ipynb #c6c6f06b

@@ -54,7 +54,8 @@ def sinus_intervals(
     share = rng.dirichlet((2., 1., 1.5))**.5
     slow, fast = rng.uniform(.06, .14), rng.uniform(.15, .4)
     wave = 1.41*(share[0]*np.sin(2*np.pi*(fast*t+rng.random())) + share[1]*np.sin(2*np.pi*(slow*t+rng.random())))
-    return rr*np.clip(1 + cv*(wave + share[2]*rng.standard_normal(n)), .5, 1.8)
+    jitter = min(cv*share[2], .02)*rng.standard_normal(n)  # from beat to beat a sinus node is steady, however deep the breath
+    return rr*np.clip(1 + cv*wave + jitter, .5, 1.8)
 
 # %% ../nbs/00a_rhythm.ipynb #237da1dc
 def fibrillation_intervals(
