@@ -26,8 +26,8 @@ TWELVE = {'hidden': 64, 'bidirectional': False, 'pool': ('last',), 'bf16': False
 
 def plain():
     "The twelve-block model, its blocks called one after the other."
-    import ecg_nbdev.models as models
-    models.run_blocks = models.one_by_one
+    import ecg_nbdev.blocks as blocks
+    blocks.run_blocks = blocks.one_by_one
     return ours('multilead', **TWELVE)()
 
 def peer(name):
@@ -54,7 +54,7 @@ GROUPS = {
 # ---- in the process of a group
 
 def keep_memory():
-    "The allocator setting of `ecg_nbdev.models`, for a process that does not use its workers."
+    "The allocator setting of `ecg_nbdev.blocks`, for a process that does not use its workers."
     for option, value in ((-8, 1), (-3, 1 << 30), (-1, (1 << 31)-1)): ctypes.CDLL(None).mallopt(option, value)
 
 def trainer(make, batch, seconds):
@@ -83,12 +83,12 @@ def matmul_peak(dtype, n=2048):
 def equality():
     "Largest difference between the twelve-block model and the same model with plain LSTMs, outputs and gradients, as a share of the largest value."
     import torch
-    import ecg_nbdev.models as models
+    import ecg_nbdev.blocks as blocks
     torch.manual_seed(0)
     model, loss = ours('multilead', **TWELVE)()
-    x, y, fast, found = torch.randn(16, 12, 10*FS), (torch.rand(16, 9) < .2).float(), models.run_blocks, []
-    for run in (models.one_by_one, fast):
-        models.run_blocks = run
+    x, y, fast, found = torch.randn(16, 12, 10*FS), (torch.rand(16, 9) < .2).float(), blocks.run_blocks, []
+    for run in (blocks.one_by_one, fast):
+        blocks.run_blocks = run
         out = model(x)
         found.append([out, *torch.autograd.grad(loss(out, y), model.parameters())])
     return max(((a-b).abs().max()/a.abs().max()).item() for a, b in zip(*found))

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from ecg_nbdev.blocks import Pool, Recurrent, one_by_one, reading_order, recurrent_block, run_blocks, side_by_side, together
 from ecg_nbdev.core import LEADS
 from ecg_nbdev.losses import create_loss
-from ecg_nbdev.models import (MODELS, JointLSTM, LeadLSTM, MultiLeadLSTM, Pool, Recurrent, create_model, hide_leads, model_cost, one_by_one,
-                              reading_order, recurrent_block, run_blocks, side_by_side, together)
+from ecg_nbdev.models import MODELS, JointLSTM, LeadLSTM, MultiLeadLSTM, create_model, hide_leads, model_cost
 
 VARIANTS = {**{arch: {} for arch in MODELS}, 'joint-gru': {'cell': 'gru'}, 'multilead-one-way': {'bidirectional': False, 'pool': ('last',)},
             'multilead-supervised': {'supervise': True}, 'crnn-separate': {'stem': 'separate'}, 'crnn-joint': {'stem': 'joint'}}
