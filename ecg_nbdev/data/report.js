@@ -1,0 +1,178 @@
+'use strict'
+// The numbers of the page, from the probabilities it carries. The rules of decoding are those of ecg_nbdev.thresholds.Thresholds.
+const D = JSON.parse(document.getElementById('data').textContent), K = D.classes.length, N = D.ids.length
+const bytes = text => Uint8Array.from(atob(text), c => c.charCodeAt(0))
+const bits = text => { const b = bytes(text); return Uint8Array.from({length: N*K}, (_, i) => b[i >> 3] >> (7-(i & 7)) & 1) }
+const prob = new Float64Array(bytes(D.prob).buffer), truth = bits(D.truth), given = bits(D.answer), saved = D.thresholds && D.thresholds.values
+const each = (n, f) => Array.from({length: n}, (_, i) => f(i)), sum = a => a.reduce((s, v) => s+v, 0), mean = a => sum(a)/a.length
+const clip = (v, low, high) => Math.min(Math.max(v, low), high)
+const logit = p => { p = clip(p, 1e-6, 1-1e-6); return Math.log(p)-Math.log1p(-p) }
+const expit = v => 1/(1+Math.exp(-v)), far = prob.map(logit)
+
+// -- answers: at least one label, at most so many, Normal alone
+function decode(at) {
+  const answer = new Uint8Array(N*K), top = new Uint8Array(N), cut = at.map(logit), {least, most, normal_alone} = D.thresholds
+  const normal = normal_alone ? D.classes.indexOf('Normal') : -1, margin = new Float64Array(K)
+  for (let i = 0; i < N; i++) {
+    let best = 0
+    for (let k = 0; k < K; k++) { margin[k] = far[i*K+k]-cut[k]; if (margin[k] > margin[best]) best = k }
+    const open = k => normal < 0 || (best === normal ? k === normal : k !== normal)
+    let first = -1
+    for (let k = 0; k < K; k++) {
+      if (!open(k)) continue
+      let place = 0
+      for (let j = 0; j < K; j++) if (open(j) && (margin[j] > margin[k] || margin[j] === margin[k] && j < k)) place++
+      if (margin[k] >= 0 && place < most || place < least) { answer[i*K+k] = 1; if (first < 0 || margin[k] > margin[first]) first = k }
+    }
+    top[i] = Math.max(first, 0)
+  }
+  return {answer, top}
+}
+function asGiven() {
+  const top = new Uint8Array(N)
+  for (let i = 0; i < N; i++) { let best = -1; for (let k = 0; k < K; k++) if (given[i*K+k] && (best < 0 || prob[i*K+k] > prob[i*K+best])) best = k; top[i] = Math.max(best, 0) }
+  return {answer: given, top}
+}
+
+// -- scores
+const ratio = (a, b) => b > 0 ? a/b : 0
+function score({answer, top}) {
+  const tp = new Int32Array(K), fp = new Int32Array(K), fn = new Int32Array(K), official = each(K, () => new Int32Array(K))
+  let exact = 0
+  for (let i = 0; i < N; i++) {
+    let same = true
+    for (let k = 0; k < K; k++) {
+      const t = truth[i*K+k], a = answer[i*K+k]
+      if (t && a) tp[k]++; else if (a) { fp[k]++; same = false } else if (t) { fn[k]++; same = false }
+    }
+    exact += same
+    official[truth[i*K+top[i]] ? top[i] : D.first[i]][top[i]]++
+  }
+  const rows = each(K, k => { const [a, b, c] = [tp[k], fp[k], fn[k]], d = N-a-b-c
+    return {tp: a, fp: b, fn: c, tn: d, sensitivity: ratio(a, a+c), specificity: ratio(d, d+b), ppv: ratio(a, a+b), npv: ratio(d, d+c), f1: ratio(2*a, 2*a+b+c), support: a+c, answered: a+b} })
+  const all = key => sum(rows.map(r => r[key])), column = k => sum(official.map(r => r[k]))
+  const average = key => mean(rows.map(r => r[key]))
+  return {rows, official, answer,
+    macro: {sensitivity: average('sensitivity'), specificity: average('specificity'), ppv: average('ppv'), f1: average('f1')},
+    micro: {sensitivity: ratio(all('tp'), all('tp')+all('fn')), specificity: ratio(all('tn'), all('tn')+all('fp')), ppv: ratio(all('tp'), all('tp')+all('fp')), f1: ratio(2*all('tp'), 2*all('tp')+all('fp')+all('fn'))},
+    totals: {macro_f1: average('f1'), micro_f1: ratio(2*all('tp'), 2*all('tp')+all('fp')+all('fn')), exact_match: exact/N, cpsc2018_f1: mean(each(K, k => ratio(2*official[k][k], sum([...official[k]])+column(k))))}}
+}
+
+// -- drawing
+const $ = (query, root = document) => root.querySelector(query), $$ = (query, root = document) => [...root.querySelectorAll(query)]
+const escape = text => String(text).replace(/[&<>"']/g, c => `&#${c.charCodeAt(0)};`)
+const show = (v, digits = 3) => Number.isFinite(v) ? v.toFixed(digits) : '–'
+function put(node, v, digits = 3) { if (node) { node.textContent = digits ? show(v, digits) : Number.isFinite(v) ? v.toLocaleString('en') : '–'; node.dataset.value = v } }
+function line(points, W, H) { // only points that a screen can tell apart
+  let text = '', x0 = NaN, y0 = NaN
+  points.forEach(([x, y], i) => {
+    if (!Number.isFinite(y)) { x0 = NaN; return }
+    const [px, py] = [x*W, (1-y)*H]
+    if (i && i < points.length-1 && Math.abs(px-x0)+Math.abs(py-y0) < .7) return
+    text += (Number.isNaN(x0) ? 'M' : 'L')+px.toFixed(1)+' '+py.toFixed(1); x0 = px; y0 = py
+  })
+  return text
+}
+function frame(W, H, body, xticks, xlabel, ylabel) {
+  const ticks = [0, .5, 1]
+  const grid = ticks.map(v => `<path class="axis" d="M0 ${(1-v)*H}H${W}"/><text x="-5" y="${(1-v)*H+3.5}" text-anchor="end">${v}</text>`).join('')
+  const below = xticks.map(([x, text]) => `<path class="axis" d="M${x*W} 0V${H}"/><text x="${x*W}" y="${H+13}" text-anchor="middle">${text}</text>`).join('')
+  return `<svg class="chart" viewBox="-24 -8 ${W+34} ${H+38}" role="img" aria-label="${escape(ylabel)} against ${escape(xlabel)}">${grid}${below}<text x="${W/2}" y="${H+27}" text-anchor="middle">${xlabel}</text>${body}</svg>`
+}
+const unit = [[0, '0'], [.5, '0.5'], [1, '1']], SIZE = [170, 150], WIDE = [330, 150]
+
+function curves(k) { // one sweep from the highest probability down: all that the charts of a class need
+  const order = each(N, i => i).sort((a, b) => prob[b*K+k]-prob[a*K+k]), P = sum(order.map(i => truth[i*K+k])), cuts = []
+  let tp = 0, fp = 0
+  order.forEach((i, j) => {
+    truth[i*K+k] ? tp++ : fp++
+    const p = prob[i*K+k]
+    if (j+1 === N || prob[order[j+1]*K+k] !== p) cuts.push({v: far[i*K+k], sens: P ? tp/P : NaN, spec: N > P ? 1-fp/(N-P) : NaN, ppv: tp/(tp+fp), f1: ratio(2*tp, P+tp+fp)})
+  })
+  const low = clip(Math.min(cuts[cuts.length-1].v, saved ? logit(saved[k])-1 : 0), -13.8, 13), high = clip(Math.max(cuts[0].v, saved ? logit(saved[k])+1 : 0), low+1, 13.8)
+  return {cuts, P, low, high}
+}
+const marks = [1e-5, 1e-4, .001, .01, .1, .5, .9, .99, .999, .9999]
+function draw(k, box) {
+  const c = curves(k), [W, H] = SIZE, at = v => (v-c.low)/(c.high-c.low)
+  const none = text => `<p class="soft">${text}</p>`
+  const roc = `<path class="axis" d="M0 ${H}L${W} 0" stroke-dasharray="3 3"/><path class="sens" d="${line([[0, 0], ...c.cuts.map(q => [1-q.spec, q.sens])], W, H)}"/><circle class="dot" r="5"/>`
+  const pr = `<path class="axis" d="M0 ${(1-c.P/N)*H}H${W}" stroke-dasharray="3 3"/><path class="ppv" d="${line(c.cuts.map(q => [q.sens, q.ppv]), W, H)}"/><circle class="dot" r="5"/>`
+  const half = c.P > 0 && c.P < N
+  $('.roc', box).innerHTML += half ? frame(W, H, roc, unit, '1 − specificity', 'sensitivity') : none('No ROC curve: '+(c.P ? 'every' : 'no')+' recording carries it.')
+  $('.pr', box).innerHTML += c.P ? frame(W, H, pr, unit, 'sensitivity', 'PPV') : none('No curve: no recording carries it.')
+  $('.reliability', box).innerHTML += frame(W, H, reliability(k, W, H), unit, 'probability given', 'share that carries it')
+  const [V, U] = WIDE, ticks = marks.map(p => [at(logit(p)), p]).filter(([x]) => x > .02 && x < .98)
+  const sweep = ['spec', 'ppv', 'sens', 'f1'].map(name => `<path class="${name}" d="${line(c.cuts.map(q => [at(q.v), q[name]]), V, U)}"/>`).join('')+`<path class="at" d="M0 0V${U}"/>`
+  $('.sweep .plot', box).innerHTML = frame(V, U, saved ? sweep : sweep.replace(/<path class="at".*/, ''), ticks, 'threshold', 'scores')
+  return c
+}
+function reliability(k, W, H) {
+  const n = new Float64Array(10), p = new Float64Array(10), t = new Float64Array(10)
+  for (let i = 0; i < N; i++) { const b = Math.min(prob[i*K+k]*10 | 0, 9); n[b]++; p[b] += prob[i*K+k]; t[b] += truth[i*K+k] }
+  const dots = each(10, b => n[b] ? `<circle cx="${(p[b]/n[b]*W).toFixed(1)}" cy="${((1-t[b]/n[b])*H).toFixed(1)}" r="${(2+5*Math.sqrt(n[b]/N)).toFixed(1)}" fill="var(--spec)" fill-opacity=".75"><title>${n[b]} recordings: given ${show(p[b]/n[b])}, carry it ${show(t[b]/n[b])}</title></circle>` : '').join('')
+  return `<path class="axis" d="M0 ${H}L${W} 0" stroke-dasharray="3 3"/><path class="spec" stroke-opacity=".5" d="${line(each(10, b => b).filter(b => n[b]).map(b => [p[b]/n[b], t[b]/n[b]]), W, H)}"/>${dots}`
+}
+function heat(table, values, top) {
+  $$('tbody td', table).forEach((cell, i) => { const v = values[Math.floor(i/K)][i%K]; cell.textContent = v || '·'; cell.dataset.value = v; cell.style.setProperty('--w', top(Math.floor(i/K), i%K) ? Math.sqrt(v/top(Math.floor(i/K), i%K)) : 0) })
+}
+const together = Y => each(K, a => each(K, b => { let n = 0; for (let i = 0; i < N; i++) n += Y[i*K+a] & Y[i*K+b]; return n }))
+
+// -- the page
+const now = saved && saved.slice(), boxes = $$('.point'), drawn = boxes.map((box, k) => draw(k, box))
+const first = score(saved ? decode(saved) : asGiven()), carried = together(truth), most = Math.max(...carried.flat())
+heat($('#carried'), carried, () => most)
+function names(k, S) {
+  const box = $('details', boxes[k])
+  if (!box.open) return
+  const list = (want, text) => {
+    const rows = each(N, i => i).filter(i => truth[i*K+k] !== S.answer[i*K+k] && truth[i*K+k] === want).sort((a, b) => want ? prob[a*K+k]-prob[b*K+k] : prob[b*K+k]-prob[a*K+k])
+    return `<div class="names"><span>${text}: ${rows.length || 'none'}</span>${rows.slice(0, 60).map(i => `<span><code>${escape(D.ids[i])}</code> ${show(prob[i*K+k])}</span>`).join('')}${rows.length > 60 ? `<span>… and ${rows.length-60} more</span>` : ''}</div>`
+  }
+  $('.who', box).innerHTML = list(1, 'Missed')+list(0, 'False')
+}
+function render() {
+  const S = score(saved ? decode(now) : asGiven()), moved = saved && now.some((v, k) => v !== saved[k])
+  S.rows.forEach((r, k) => {
+    const defined = {...r, sensitivity: r.support ? r.sensitivity : NaN, ppv: r.answered ? r.ppv : NaN, specificity: r.fp+r.tn ? r.specificity : NaN, npv: r.fn+r.tn ? r.npv : NaN, threshold: now && now[k]}
+    for (const root of [boxes[k], $(`#classes tr[data-k="${k}"]`)]) $$('[data-field]', root).forEach(node => put(node, defined[node.dataset.field], ['tp', 'fp', 'fn', 'tn', 'support', 'answered'].includes(node.dataset.field) ? 0 : 3))
+    const dot = (query, x, y) => { const node = $(query, boxes[k]); if (node) { node.setAttribute('cx', x*SIZE[0]); node.setAttribute('cy', (1-y)*SIZE[1]); node.style.display = Number.isFinite(x+y) ? '' : 'none' } }
+    dot('.roc .dot', 1-defined.specificity, defined.sensitivity); dot('.pr .dot', defined.sensitivity, defined.ppv)
+    if (saved) {
+      const at = clip((logit(now[k])-drawn[k].low)/(drawn[k].high-drawn[k].low), 0, 1)*WIDE[0]
+      $('.at', boxes[k]).setAttribute('d', `M${at.toFixed(1)} 0V${WIDE[1]}`)
+    }
+    names(k, S)
+  })
+  for (const kind of ['macro', 'micro']) $$(`#classes tr.${kind} [data-field]`).forEach(node => put(node, S[kind][node.dataset.field]))
+  for (const [name, v] of Object.entries(S.totals)) {
+    put($(`#live [data-total="${name}"]`), v)
+    const gap = v-first.totals[name], node = $(`#live [data-gap="${name}"]`)
+    node.textContent = moved && Math.abs(gap) >= .0005 ? (gap > 0 ? '+' : '−')+Math.abs(gap).toFixed(3) : ''; node.className = gap > 0 ? 'up' : 'down'
+  }
+  const rows = S.official.map(r => sum([...r])), pairs = together(S.answer)
+  heat($('#official'), S.official, a => rows[a]); heat($('#answered'), pairs, () => most)
+  if (saved) $$('#live button').forEach(b => b.disabled = !moved)
+}
+if (saved) boxes.forEach((box, k) => {
+  const slider = $('input[type=range]', box), number = $('input[type=number]', box), {low, high} = drawn[k]
+  slider.min = low; slider.max = high; slider.step = (high-low)/500
+  const place = () => { slider.value = logit(now[k]); slider.setAttribute('aria-valuetext', show(now[k])); number.value = +now[k].toFixed(4) }
+  slider.oninput = () => { now[k] = expit(+slider.value); place(); render() }
+  number.onchange = () => { if (number.value !== '') now[k] = clip(+number.value, 0, 1); place(); render() }
+  box.reset = () => { now[k] = saved[k]; place() }
+  box.reset()
+})
+boxes.forEach((box, k) => $('details', box).ontoggle = render)
+if (saved) {
+  $('#reset').onclick = () => { boxes.forEach(box => box.reset()); render() }
+  $('#copy').onclick = async event => {
+    const text = JSON.stringify({...D.thresholds, values: now, about: {chosen: 'by hand, on the recordings of this report'}}), button = event.target
+    try { await navigator.clipboard.writeText(text); button.textContent = 'Copied' } catch { prompt('Thresholds', text) }
+    setTimeout(() => button.textContent = 'Copy thresholds', 1500)
+  }
+}
+const root = document.documentElement, keep = theme => { root.dataset.theme = theme; try { localStorage.theme = theme } catch {} }
+try { if (localStorage.theme) root.dataset.theme = localStorage.theme } catch {}
+$('#theme').onclick = () => keep((root.dataset.theme || (matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : 'light')) === 'dark' ? 'light' : 'dark')
+render()
