@@ -4,7 +4,7 @@ BIN := .venv/bin
 DEMO := runs/demo
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup demo test sync notebooks pytest lab docs release clean
+.PHONY: setup demo test sync notebooks pytest lab docs pretrained release clean
 
 setup: .venv/ready
 
@@ -43,6 +43,10 @@ lab: setup
 
 docs: setup
 	python site/build.py
+
+# The model that ships: simulated recordings, then the real ones in $(ECG_DATA).
+pretrained: setup
+	OMP_NUM_THREADS=1 python bench/pretrained.py --data $(ECG_DATA)
 
 release: setup
 	python site/release.py
