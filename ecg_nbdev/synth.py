@@ -102,7 +102,7 @@ def draw_rhythm(
     ectopy = tuple(kind for name, kind in (('PAC', 'atrial'), ('PVC', 'ventricular')) if name in labels)
     sinus = 'AF' not in labels or {'PAC', 'I-AVB'} & set(labels)
     if not sinus: return fibrillation(rng, seconds, rr, ectopy)
-    cv = rng.uniform(.05, .17) if rr > .65 and rng.random() < .13 else None
+    cv = rng.uniform(.05, .17) if rr > .65 and rng.random() < np.interp(age, (20, 70), (.3, .04)) else None
     beats = sinus_rhythm(rng, seconds, rr, draw_pr(rng, labels, age, rr), cv, ectopy)
     if 'AF' not in labels: return beats
     return join(beats, fibrillation(rng, seconds, draw_interval(rng, ('AF',))), at=seconds*rng.uniform(.4, .7))

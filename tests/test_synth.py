@@ -120,5 +120,16 @@ def test_lookalikes_carry_no_label():
     assert all(r.labels == () for r in marked)
 
 
+def test_findings_that_labels_do_not_name_stay_unnamed():
+    plain, hidden = ([cohort_record(i, seed=6, fs=100, seconds=5, unnamed=share) for i in range(40)] for share in (0., 1.))
+    assert [r.labels for r in plain] == [r.labels for r in hidden]
+    assert np.mean([np.array_equal(a.signal, b.signal) for a, b in zip(plain, hidden)]) < .5
+
+
+def test_balanced_labels_are_balanced():
+    counts = np.array([[c in cohort_record(i, seed=2, fs=50, seconds=1, balance=1.).labels for c in CLASSES] for i in range(600)]).mean(0)
+    assert counts.min() > .07 and counts.max() < .25
+
+
 def test_a_stranger_is_refused():
     with pytest.raises(ValueError, match='is not a class'): simulate(('AFIB',))
