@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from sklearn import metrics as sk
 
-from ecg_nbdev.core import CLASSES
+from ecg_nbdev.core import CLASSES, ECGError
 from ecg_nbdev.labels import multi_hot, read_reference
-from ecg_nbdev.metrics import (auroc, challenge_score, cpsc2018_matrix, cpsc2018_score, f_score, first_phase_areas, first_phase_scores)
-from ecg_nbdev.thresholds import best_threshold
+from ecg_nbdev.metrics import (UndefinedScore, auprc, auroc, challenge_score, challenge_weights, class_table, cpsc2018_f1, cpsc2018_matrix, cpsc2018_score, exact_match,
+    f_score, first_phase_areas, first_phase_scores, hamming_loss, label_ranking, reliability, sensitivity_at)
 
 ECG_DATA = os.environ.get('ECG_DATA')
 needs_data = pytest.mark.skipif(not ECG_DATA, reason='ECG_DATA does not name the folder of real recordings')
@@ -48,16 +48,39 @@ def test_first_phase_scores_reproduce_the_official_evaluation():
     assert areas == pytest.approx([expected['AUROC'], expected['AUPRC']], abs=1e-9)
 
 
+def challenge_by_the_book(truth, answer, weights, normal):
+    "The score, record by record, as the challenge's paper defines it."
+    def total(y):
+        A = np.zeros(weights.shape)
+        for x_i, y_i in zip(truth, y):
+            for j in np.flatnonzero(x_i):
+                for k in np.flatnonzero(y_i): A[j, k] += 1/max((x_i | y_i).sum(), 1)
+        return (weights*A).sum()
+    only_normal = np.zeros_like(truth); only_normal[:, normal] = True
+    return (total(answer)-total(only_normal))/(total(truth)-total(only_normal))
+
+
 @needs_data
 def test_challenge_score_with_the_published_weights():
-    table = pd.read_csv(Path(ECG_DATA)/'physionet2020-evaluation'/'weights.csv', index_col=0)
-    weights, normal = table.to_numpy(), [i for i, c in enumerate(table.columns) if '426783006' in str(c)][0]
+    path = Path(ECG_DATA)/'physionet2020-evaluation'/'weights.csv'
+    codes = pd.read_csv(path, index_col=0).columns
+    weights, normal = challenge_weights(path, codes), list(codes).index('426783006')
+    assert (weights == pd.read_csv(path, index_col=0).to_numpy()).all()
     rng = np.random.default_rng(0)
     truth = rng.uniform(size=(300, len(weights))) < .08
     only_normal = np.zeros_like(truth); only_normal[:, normal] = True
+    answer = rng.uniform(size=truth.shape) < .08
     assert challenge_score(truth, truth, weights, normal) == pytest.approx(1)
     assert challenge_score(truth, only_normal, weights, normal) == pytest.approx(0)
-    assert challenge_score(truth, rng.uniform(size=truth.shape) < .08, weights, normal) < 1
+    assert challenge_score(truth, answer, weights, normal) == pytest.approx(challenge_by_the_book(truth, answer, weights, normal))
+
+
+def test_weights_of_2021_join_codes_that_count_as_one(tmp_path):
+    (tmp_path/'weights.csv').write_text(',1,2|3\n1,1,0.5\n2|3,0.5,1\n')
+    assert challenge_weights(tmp_path/'weights.csv', [3, 1, 9]).tolist() == [[1, .5, 0], [.5, 1, 0], [0, 0, 0]]
+    (tmp_path/'weights.csv').write_text('record,labels\nA1,AF\n')
+    for path in (tmp_path/'weights.csv', tmp_path/'none.csv'):
+        with pytest.raises(ECGError, match='weights.csv of the challenge'): challenge_weights(path, [1])
 
 
 tables = st.tuples(st.integers(2, 60), st.integers(1, 6), st.integers(0, 2**31), st.integers(1, 20))
@@ -72,31 +95,79 @@ def test_auroc_equals_scikit_learn_ties_included(case):
     for value, t, p in zip(auroc(truth, prob), truth.T, prob.T):
         if t.all() or not t.any(): assert np.isnan(value)
         else: assert value == pytest.approx(sk.roc_auc_score(t, p))
+    for value, t, p in zip(auprc(truth, prob), truth.T, prob.T):
+        if not t.any(): assert np.isnan(value)
+        else: assert value == pytest.approx(sk.average_precision_score(t, p))
 
 
+@given(tables)
+@settings(max_examples=100, deadline=None)
+def test_weights_mean_how_often_a_record_counts(case):
+    n, k, seed, levels = case
+    rng = np.random.default_rng(seed)
+    truth, prob, first = rng.uniform(size=(n, k)) < .5, rng.integers(levels, size=(n, k))/levels, rng.integers(k, size=n)
+    answer, answered = prob > .4, rng.integers(k, size=n)
+    rows = rng.integers(n, size=(3, n))
+    weight = np.array([np.bincount(r, minlength=n) for r in rows])
+    for score in (lambda r, w: auroc(truth[r], prob[r], w), lambda r, w: auprc(truth[r], prob[r], w), lambda r, w: f_score(truth[r], answer[r], None, weight=w),
+                  lambda r, w: f_score(truth[r], answer[r], 'micro', weight=w), lambda r, w: f_score(truth[r], answer[r], 'weighted', weight=w),
+                  lambda r, w: exact_match(truth[r], answer[r], w), lambda r, w: cpsc2018_f1(cpsc2018_matrix(truth[r], first[r], answered[r], w))):
+        np.testing.assert_allclose(score(slice(None), weight), [score(r, None) for r in rows], atol=1e-12)
+
+
+@given(tables)
+@settings(max_examples=100, deadline=None)
+def test_label_ranking_equals_scikit_learn(case):
+    n, k, seed, levels = case
+    rng = np.random.default_rng(seed)
+    truth, prob = rng.uniform(size=(n, k+1)) < .4, rng.integers(levels, size=(n, k+1))/levels
+    ours = label_ranking(truth, prob)
+    assert ours['average_precision'] == pytest.approx(sk.label_ranking_average_precision_score(truth, prob))
+    assert ours['loss'] == pytest.approx(sk.label_ranking_loss(truth, prob)) and ours['coverage'] == pytest.approx(sk.coverage_error(truth, prob))
+
+
+@given(tables, st.sampled_from([0, .5, .9, 1]))
+@settings(max_examples=100, deadline=None)
+def test_no_point_of_the_curve_is_more_sensitive(case, specificity):
+    n, _, seed, levels = case
+    rng = np.random.default_rng(seed)
+    truth, prob = rng.uniform(size=n) < .4, rng.integers(levels, size=n)/levels
+    if truth.all() or not truth.any(): assert np.isnan(sensitivity_at(truth, prob, specificity)); return
+    fpr, tpr, _ = sk.roc_curve(truth, prob, drop_intermediate=False)
+    assert sensitivity_at(truth, prob, specificity) == pytest.approx(tpr[fpr <= 1-specificity+1e-12].max())
+
+
+@pytest.mark.filterwarnings('error')
+def test_a_class_without_records_is_undefined_and_said_so():
+    truth, prob = np.array([[1, 0, 0], [0, 1, 0], [1, 0, 0]], bool), np.array([[.9, .2, .8], [.1, .7, .1], [.4, .6, .1]])
+    for score in (lambda: f_score(truth, prob > .5), lambda: cpsc2018_score(cpsc2018_matrix(truth, [0, 1, 0], [0, 1, 1]), ('a', 'b', 'c'))):
+        with pytest.warns(UndefinedScore, match='left out of the mean'): score()
+    with pytest.warns(UndefinedScore): assert f_score(truth, prob > .5) == pytest.approx(2/3)  # (2/3 + 2/3)/2: the third class, answered once, has no F1
+    assert class_table(truth, prob > .5, classes=('a', 'b', 'c')).isna().sum(axis=1).tolist() == [0, 0, 3]
+    assert np.isnan(auroc(truth, prob)).tolist() == [False, False, True]
+
+
+def test_reliability_counts_every_answer():
+    rng = np.random.default_rng(0)
+    prob = rng.uniform(size=5000)
+    table = reliability(rng.uniform(size=5000) < prob, np.r_[prob[:-1], 1.])
+    assert table.n.sum() == 5000 and len(table) == 10 and (table.low <= table.seen).all() and (table.seen <= table.high).all()
+    assert ((table.low <= table.said) & (table.said <= table.high)).sum() >= 8  # calibrated by construction
+
+
+@pytest.mark.filterwarnings('ignore::ecg_nbdev.metrics.UndefinedScore')
 @given(tables, st.sampled_from(['macro', 'micro', 'weighted', 'samples']))
 @settings(max_examples=100, deadline=None)
 def test_f_score_equals_scikit_learn(case, average):
     n, k, seed, _ = case
     rng = np.random.default_rng(seed)
     truth, answer = rng.uniform(size=(2, n, max(k, 2))) < .3
-    assert f_score(truth, answer, average) == pytest.approx(sk.f1_score(truth, answer, average=average, zero_division=0))
-
-
-@given(st.integers(1, 80), st.integers(0, 2**31), st.integers(1, 20), st.sampled_from(['f1', 'fbeta=2', 'youden']))
-@settings(max_examples=100, deadline=None)
-def test_no_grid_finds_a_better_threshold(n, seed, levels, rule):
-    rng = np.random.default_rng(seed)
-    truth, prob = rng.uniform(size=n) < .4, rng.integers(levels+1, size=n)/levels
-    if not truth.any(): return
-    def goodness(t):
-        said = prob >= t
-        tp, fp, fn, tn = (truth & said).sum(), (~truth & said).sum(), (truth & ~said).sum(), (~truth & ~said).sum()
-        if rule == 'youden': return tp/(tp+fn)-fp/max(fp+tn, 1)
-        b = {'f1': 1, 'fbeta=2': 4}[rule]
-        return (1+b)*tp/((1+b)*tp+fp+b*fn)
-    found = goodness(best_threshold(truth, prob, rule))
-    assert found >= max(goodness(t) for t in np.linspace(-.01, 1.01, 103))-1e-12
+    carried = np.flatnonzero(truth.any(0)) if average == 'macro' else None  # F1 of a class that nobody carries is undefined here
+    if carried is not None and not len(carried): assert np.isnan(f_score(truth, answer)); return
+    ours = f_score(truth, answer, average)
+    if average == 'weighted' and not truth.any(): assert np.isnan(ours); return
+    assert ours == pytest.approx(sk.f1_score(truth, answer, labels=carried, average=average, zero_division=0))
+    assert exact_match(truth, answer) == pytest.approx(sk.accuracy_score(truth, answer)) and hamming_loss(truth, answer) == pytest.approx(sk.hamming_loss(truth, answer))
 
 
 @given(st.integers(1, 40), st.integers(0, 2**31))
