@@ -127,9 +127,9 @@ def test_findings_that_labels_do_not_name_stay_unnamed():
 
 
 def test_balanced_labels_are_balanced():
-    drawn = [cohort_record(i, seed=2, fs=50, seconds=1, balance=1.).labels for i in range(600)]
+    drawn = [cohort_record(i, seed=2, fs=50, seconds=1, balance=1.).labels for i in range(250)]
     counts = np.array([[c in labels for c in CLASSES] for labels in drawn]).mean(0)
-    assert counts.min() > .07 and counts.max() < .25
+    assert counts.min() > .05 and counts.max() < .28
 
 
 def test_a_stranger_is_refused():
