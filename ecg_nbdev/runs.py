@@ -67,13 +67,13 @@ def first_labels(
 def predictions_of(
     predictor:Predictor,
     outputs:np.ndarray, # (records, outputs) of `store_outputs` or `Predictor.outputs`
-    table:pd.DataFrame, # their id and labels
+    table:pd.DataFrame, # their id, labels and checksum crc
     role, # one role, or one a recording
     provenance:dict, # what a reader needs to repeat it
 )->Predictions: # answered
     "Predictions with the labels that the predictor gives."
     return Predictions(table['id'], predictor.class_prob(outputs), multi_hot(table['labels'], predictor.classes), role, predictor.classes,
-        first_labels(table['labels'], predictor.classes), predictor.decode(outputs), provenance=provenance)
+        first_labels(table['labels'], predictor.classes), predictor.decode(outputs), provenance=provenance, key=table['crc'].to_numpy())
 
 # %% ../nbs/83_runs.ipynb #9fd0d5df
 def _write_table(table, path):
@@ -142,7 +142,7 @@ def _operating_point(predictor, outputs, store, split, rule, provenance):
     "Choose the predictor's thresholds on the validation part and answer all recordings with them."
     if predictor.label_sets is None:
         table = store.index
-        unanswered = Predictions(table['id'], outputs, multi_hot(table['labels'], predictor.classes), split, predictor.classes)
+        unanswered = Predictions(table['id'], outputs, multi_hot(table['labels'], predictor.classes), split, predictor.classes, key=table['crc'].to_numpy())
         predictor.thresholds = fit_thresholds(unanswered, rule)
     return predictions_of(predictor, outputs, store.index, split, provenance)
 
@@ -222,7 +222,7 @@ def evaluate_run(
     paths = dict(zip(table['id'], table.path))
     _write_table(skipped, out/'skipped.csv'); _write_table(to_table(preds), out/'predictions.csv'); save_predictions(preds, out/'predictions.parquet')
     write_report(preds, predictor.thresholds, out/'report.html', f'{Path(test_path).name}, scored by {model or "the shipped model"}', skipped, table.source.to_numpy(),
-        mistake_pictures(preds, lambda name: read_record(paths[name])), predictor.about.get('name', ''))
+        mistake_pictures(preds, lambda name: read_record(paths[name]), predictor.thresholds), {k: v for k, v in predictor.about.items() if k not in ('seen', 'per_class')})
     _write_json(metrics, out/'metrics.json')
     _say(preds, metrics, out)
     return metrics
