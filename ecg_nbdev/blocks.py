@@ -192,7 +192,7 @@ class Pool(nn.Module):
         return torch.cat([getattr(self, f'_{kind}')(x, there) for kind in self.kinds], -1)
 
     def _mean(self, x, there): return (x*there).sum(1)/there.sum(1).clamp(min=1)
-    def _max(self, x, there): return x.masked_fill(~there, -1e4).amax(1)*there.any(1)
+    def _max(self, x, there): return x.masked_fill(~there, -1e4).max(1).values*there.any(1)
     def _attention(self, x, there):
         weight = (x*self.query).sum(-1, keepdim=True).masked_fill(~there, -1e4).softmax(1)
         return (x*weight*there).sum(1)
@@ -210,7 +210,7 @@ class ConvStem(nn.Module):
     def __init__(self,
         fs:float, # sampling rate, Hz
         leads:int, # leads that it reads together: 1 or 12
-        widths=(16, 32, 32), # channels of each layer
+        widths=(16, 32, 64), # channels of each layer
         rates=(50, 25, 12.5), # steps a second behind each layer
         groups:int=1, # 12: each lead has filters of its own
     ):

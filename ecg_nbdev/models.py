@@ -200,7 +200,7 @@ class LeadBranches(nn.Module):
         present:torch.Tensor, # (B, 12) bool
     )->tuple: # (B, n_out), (B, 12, n_classes) logits, NaN where the lead is not there
         mean = waves.sum(-1)/kept.sum(-1, keepdim=True).clamp(min=1)
-        token = self.token(torch.cat([mean, waves.amax(-1)], -1)).relu()+self.lead
+        token = self.token(torch.cat([mean, waves.max(-1).values], -1)).relu()+self.lead
         by_lead = self.head(token).masked_fill(~present[..., None], float('nan'))
         if self.attention is not None: token = self.attention(token, present)
         part = present[..., None]
@@ -214,11 +214,11 @@ class CRNN(ECGNet):
         n_classes:int=9, # logits
         fs:float=100, # sampling rate of the windows, Hz
         stem:str='shared', # 'shared': one for all leads; 'separate': one a lead; 'joint': one that reads all leads at once
-        widths=(16, 32, 32), # channels of the stem's layers (for each lead, unless joint)
+        widths=(16, 32, 64), # channels of the stem's layers (for each lead, unless joint)
         rates=(50, 25, 12.5), # steps a second behind each layer of the stem
         width:int=128, # features of a step that enters the recurrent network
-        hidden:int=96, # width of a direction
-        layers:int=2, # recurrent layers
+        hidden:int=64, # width of a direction
+        layers:int=1, # recurrent layers
         bidirectional:bool=True, # read backwards as well
         cell:str='lstm', # 'lstm' or 'gru'
         pool=('mean', 'max', 'attention'), # see `Pool`
