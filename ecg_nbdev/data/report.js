@@ -4,7 +4,7 @@ const D = JSON.parse(document.getElementById('data').textContent), K = D.classes
 const bytes = text => Uint8Array.from(atob(text), c => c.charCodeAt(0))
 const bits = text => { const b = bytes(text); return Uint8Array.from({length: N*K}, (_, i) => b[i >> 3] >> (7-(i & 7)) & 1) }
 const prob = new Float64Array(bytes(D.prob).buffer), truth = bits(D.truth), given = bits(D.answer), saved = D.thresholds && D.thresholds.values
-const each = (n, f) => Array.from({length: n}, (_, i) => f(i)), sum = a => a.reduce((s, v) => s+v, 0), mean = a => sum(a)/a.length
+const each = (n, f) => Array.from({length: n}, (_, i) => f(i)), sum = a => a.reduce((s, v) => s+v, 0), mean = a => { const known = a.filter(v => !Number.isNaN(v)); return known.length ? sum(known)/known.length : NaN } // of what is defined
 const clip = (v, low, high) => Math.min(Math.max(v, low), high)
 const logit = p => { p = clip(p, 1e-6, 1-1e-6); return Math.log(p)-Math.log1p(-p) }
 const expit = v => 1/(1+Math.exp(-v)), far = prob.map(logit)
@@ -34,10 +34,11 @@ function asGiven() {
   return {answer: given, top}
 }
 
-// -- scores
-const ratio = (a, b) => b > 0 ? a/b : 0
+// -- scores, NaN where they are not defined
+const ratio = (a, b, otherwise = 0) => b > 0 ? a/b : otherwise
 function score({answer, top}) {
   const tp = new Int32Array(K), fp = new Int32Array(K), fn = new Int32Array(K), official = each(K, () => new Int32Array(K))
+  const labels = new Int32Array(K+1)
   let exact = 0
   for (let i = 0; i < N; i++) {
     let same = true
@@ -45,17 +46,18 @@ function score({answer, top}) {
       const t = truth[i*K+k], a = answer[i*K+k]
       if (t && a) tp[k]++; else if (a) { fp[k]++; same = false } else if (t) { fn[k]++; same = false }
     }
-    exact += same
+    exact += same; labels[sum([...answer.subarray(i*K, i*K+K)])]++
     official[truth[i*K+top[i]] ? top[i] : D.first[i]][top[i]]++
   }
-  const rows = each(K, k => { const [a, b, c] = [tp[k], fp[k], fn[k]], d = N-a-b-c
-    return {tp: a, fp: b, fn: c, tn: d, sensitivity: ratio(a, a+c), specificity: ratio(d, d+b), ppv: ratio(a, a+b), npv: ratio(d, d+c), f1: ratio(2*a, 2*a+b+c), support: a+c, answered: a+b} })
+  const rows = each(K, k => { const [a, b, c] = [tp[k], fp[k], fn[k]], d = N-a-b-c, of = v => a+c ? v : NaN
+    return {tp: a, fp: b, fn: c, tn: d, sensitivity: of(ratio(a, a+c)), specificity: ratio(d, d+b, NaN), ppv: of(ratio(a, a+b)), npv: ratio(d, d+c, NaN), f1: of(ratio(2*a, 2*a+b+c))} })
   const all = key => sum(rows.map(r => r[key])), column = k => sum(official.map(r => r[k]))
+  const group = of => ratio(2*sum(of.map(k => official[k][k])), sum(of.map(k => sum([...official[k]])+column(k))), NaN)
   const average = key => mean(rows.map(r => r[key]))
-  return {rows, official, answer,
+  return {rows, official, answer, labels, groups: {F1: mean(each(K, k => group([k]))), ...Object.fromEntries(Object.entries(D.groups).map(([name, of]) => [name, group(of)]))},
     macro: {sensitivity: average('sensitivity'), specificity: average('specificity'), ppv: average('ppv'), f1: average('f1')},
     micro: {sensitivity: ratio(all('tp'), all('tp')+all('fn')), specificity: ratio(all('tn'), all('tn')+all('fp')), ppv: ratio(all('tp'), all('tp')+all('fp')), f1: ratio(2*all('tp'), 2*all('tp')+all('fp')+all('fn'))},
-    totals: {macro_f1: average('f1'), micro_f1: ratio(2*all('tp'), 2*all('tp')+all('fp')+all('fn')), exact_match: exact/N, cpsc2018_f1: mean(each(K, k => ratio(2*official[k][k], sum([...official[k]])+column(k))))}}
+    totals: {macro_f1: average('f1'), micro_f1: ratio(2*all('tp'), 2*all('tp')+all('fp')+all('fn')), exact_match: exact/N, cpsc2018_f1: mean(each(K, k => group([k])))}}
 }
 
 // -- drawing
@@ -79,7 +81,7 @@ function frame(W, H, body, xticks, xlabel, ylabel) {
   const below = xticks.map(([x, text]) => `<path class="axis" d="M${x*W} 0V${H}"/><text x="${x*W}" y="${H+13}" text-anchor="middle">${text}</text>`).join('')
   return `<svg class="chart" viewBox="-24 -8 ${W+34} ${H+38}" role="img" aria-label="${escape(ylabel)} against ${escape(xlabel)}">${grid}${below}<text x="${W/2}" y="${H+27}" text-anchor="middle">${xlabel}</text>${body}</svg>`
 }
-const unit = [[0, '0'], [.5, '0.5'], [1, '1']], SIZE = [170, 150], WIDE = [330, 150]
+const unit = [[0, '0'], [.5, '0.5'], [1, '1']], SIZE = [170, 150], WIDE = [280, 150]
 
 function curves(k) { // one sweep from the highest probability down: all that the charts of a class need
   const order = each(N, i => i).sort((a, b) => prob[b*K+k]-prob[a*K+k]), P = sum(order.map(i => truth[i*K+k])), cuts = []
@@ -114,7 +116,10 @@ function reliability(k, W, H) {
   return `<path class="axis" d="M0 ${H}L${W} 0" stroke-dasharray="3 3"/><path class="spec" stroke-opacity=".5" d="${line(each(10, b => b).filter(b => n[b]).map(b => [p[b]/n[b], t[b]/n[b]]), W, H)}"/>${dots}`
 }
 function heat(table, values, top) {
-  $$('tbody td', table).forEach((cell, i) => { const v = values[Math.floor(i/K)][i%K]; cell.textContent = v || '·'; cell.dataset.value = v; cell.style.setProperty('--w', top(Math.floor(i/K), i%K) ? Math.sqrt(v/top(Math.floor(i/K), i%K)) : 0) })
+  $$('tbody td', table).forEach((cell, i) => {
+    const row = Math.floor(i/K), v = values[row][i%K]
+    cell.textContent = v || '·'; cell.dataset.value = v; cell.style.setProperty('--w', Math.min(1, Math.sqrt(ratio(v, top(row)))))
+  })
 }
 const together = Y => each(K, a => each(K, b => { let n = 0; for (let i = 0; i < N; i++) n += Y[i*K+a] & Y[i*K+b]; return n }))
 
@@ -134,10 +139,15 @@ function names(k, S) {
 function render() {
   const S = score(saved ? decode(now) : asGiven()), moved = saved && now.some((v, k) => v !== saved[k])
   S.rows.forEach((r, k) => {
-    const defined = {...r, sensitivity: r.support ? r.sensitivity : NaN, ppv: r.answered ? r.ppv : NaN, specificity: r.fp+r.tn ? r.specificity : NaN, npv: r.fn+r.tn ? r.npv : NaN, threshold: now && now[k]}
-    for (const root of [boxes[k], $(`#classes tr[data-k="${k}"]`)]) $$('[data-field]', root).forEach(node => put(node, defined[node.dataset.field], ['tp', 'fp', 'fn', 'tn', 'support', 'answered'].includes(node.dataset.field) ? 0 : 3))
-    const dot = (query, x, y) => { const node = $(query, boxes[k]); if (node) { node.setAttribute('cx', x*SIZE[0]); node.setAttribute('cy', (1-y)*SIZE[1]); node.style.display = Number.isFinite(x+y) ? '' : 'none' } }
-    dot('.roc .dot', 1-defined.specificity, defined.sensitivity); dot('.pr .dot', defined.sensitivity, defined.ppv)
+    const shown = {...r, threshold: now && now[k]}
+    for (const root of [boxes[k], $(`#classes tr[data-k="${k}"]`)]) $$('[data-field]', root).forEach(node => put(node, shown[node.dataset.field], ['tp', 'fp', 'fn', 'tn'].includes(node.dataset.field) ? 0 : 3))
+    const dot = (query, x, y) => {
+      const node = $(query, boxes[k]), defined = Number.isFinite(x+y)
+      if (!node) return
+      node.style.display = defined ? '' : 'none'
+      if (defined) { node.setAttribute('cx', x*SIZE[0]); node.setAttribute('cy', (1-y)*SIZE[1]) }
+    }
+    dot('.roc .dot', 1-r.specificity, r.sensitivity); dot('.pr .dot', r.sensitivity, r.tp+r.fp ? r.ppv : NaN)
     if (saved) {
       const at = clip((logit(now[k])-drawn[k].low)/(drawn[k].high-drawn[k].low), 0, 1)*WIDE[0]
       $('.at', boxes[k]).setAttribute('d', `M${at.toFixed(1)} 0V${WIDE[1]}`)
@@ -150,6 +160,8 @@ function render() {
     const gap = v-first.totals[name], node = $(`#live [data-gap="${name}"]`)
     node.textContent = moved && Math.abs(gap) >= .0005 ? (gap > 0 ? '+' : '−')+Math.abs(gap).toFixed(3) : ''; node.className = gap > 0 ? 'up' : 'down'
   }
+  for (const [name, v] of Object.entries(S.groups)) put($(`[data-group="${name}"]`), v)
+  $$('[data-labels]').forEach(node => put(node, S.labels[node.dataset.labels], 0))
   const rows = S.official.map(r => sum([...r])), pairs = together(S.answer)
   heat($('#official'), S.official, a => rows[a]); heat($('#answered'), pairs, () => most)
   if (saved) $$('#live button').forEach(b => b.disabled = !moved)

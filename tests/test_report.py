@@ -1,0 +1,271 @@
+"""The report: the numbers that a browser computes are Python's, on a desk and on a phone; small, quiet and safe whatever it is given."""
+import json, re, shutil
+from dataclasses import replace
+from html import unescape
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ecg_nbdev.core import CLASSES
+from ecg_nbdev.evaluation import answer, evaluate, judged, report_table, single_answer
+from ecg_nbdev.metrics import cpsc2018_matrix, cpsc2018_score, exact_match, f_score
+from ecg_nbdev.predictions import Predictions
+from ecg_nbdev.report import ecg_svg, intervals, mistake_pictures, origin, worst_mistakes, write_report
+from ecg_nbdev.synth import simulate
+from ecg_nbdev.thresholds import Thresholds, fit_thresholds
+
+pytestmark = pytest.mark.filterwarnings('ignore::ecg_nbdev.metrics.UndefinedScore') # a few recordings lack a class
+
+CHROMIUM = next((path for name in ('chromium', 'chromium-browser', 'google-chrome') if (path := shutil.which(name))), None)
+FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--no-first-run', '--disable-component-update', '--disable-sync']
+AXE = Path(__file__).parent/'vendor/axe.min.js'
+
+
+def made_up(n=400, seed=0, absent=()):
+    "Answered predictions of `n` recordings that chose the thresholds and of `n` that are reported."
+    rng = np.random.default_rng(seed)
+    truth = np.eye(9, dtype=bool)[rng.choice(9, size=2*n, p=[.13, .18, .1, .04, .27, .09, .1, .06, .03])]
+    truth[rng.uniform(size=2*n) < .1, 1] = True
+    truth[truth[:, 1], 0] = False
+    truth[:, [CLASSES.index(c) for c in absent]] = False
+    prob = 1/(1+np.exp(-(rng.normal(-3, 1.5, truth.shape)+3.5*truth)))
+    prob[::7] = np.round(prob[::7], 1) # ties, zeros and ones
+    preds = Predictions([f'A{i:05}' for i in range(2*n)], prob, truth, np.repeat(['valid', 'test'], n), provenance={'seed': seed})
+    operating = fit_thresholds(preds)
+    return answer(preds, operating), operating
+
+def picture(name): return simulate(('AF',), seconds=10, fs=500, rng=np.random.default_rng(int(name[1:])))
+
+
+# ---- without a browser
+
+def test_6877_recordings_in_less_than_5_MB(tmp_path):
+    preds, operating = made_up(6877)
+    page = write_report(preds, operating, tmp_path/'report.html', mistakes=mistake_pictures(preds, picture, operating), sources=np.full(len(preds), 'cpsc'), n_boot=2)
+    assert page.stat().st_size < 5e6
+
+def test_names_from_outside_are_escaped(tmp_path):
+    preds, operating = made_up(20)
+    nasty = '</script><img src=x onerror=alert(1)>'
+    preds = replace(preds, ids=[f'{nasty}{i}' for i in range(len(preds))])
+    skipped = pd.DataFrame({'path': [nasty], 'reason': ['<b>']})
+    page = write_report(preds, operating, tmp_path/'report.html', nasty, skipped, np.full(len(preds), nasty), [(nasty, nasty, '<svg></svg>')], {nasty: nasty}, n_boot=2).read_text(encoding='utf-8')
+    assert '<img' not in page and '<b>"' not in page
+    assert page.count('</script>') == 2 # the data and the program
+    data = json.loads(re.search(r'id=data>(.*?)</script>', page)[1])
+    assert data['ids'] == judged(preds)[0].ids.tolist()
+
+def test_nothing_is_fetched(tmp_path):
+    preds, operating = made_up(20)
+    page = write_report(preds, operating, tmp_path/'report.html', mistakes=mistake_pictures(preds, picture, operating, 1), n_boot=2).read_text(encoding='utf-8')
+    assert not re.findall(r'(?:src|href)\s*=\s*["\']?(?!#|data:)[^\s>"\']{2,}', re.sub(r'<script>.*', '', page, flags=re.S))
+    assert "default-src 'none'" in page
+
+def test_the_same_input_gives_the_same_page(tmp_path):
+    preds, operating = made_up(30)
+    pages = [write_report(preds, operating, tmp_path/f'{i}.html', mistakes=mistake_pictures(preds, picture, operating, 2), n_boot=5).read_bytes() for i in range(2)]
+    assert pages[0] == pages[1]
+
+def test_the_summary_has_the_scores_of_evaluate():
+    preds, operating = made_up()
+    scores, metrics = intervals(preds, operating, 20), evaluate(preds, operating)
+    for name, row in scores.iterrows(): assert row.value == pytest.approx(metrics[name], abs=1e-12)
+    assert (scores.low <= scores.high).all()
+
+def test_the_worst_mistake_is_the_surest():
+    prob = np.full((3, 9), .01)
+    truth = np.zeros((3, 9), bool)
+    truth[:, 1] = True
+    prob[0, 1], prob[1, 2], prob[1, 1], prob[2, 4], prob[2, 1] = .9, .7, .9, .99, .9 # right; I-AVB false; RBBB false, more surely
+    operating = Thresholds([.5]*9)
+    worst = worst_mistakes(answer(Predictions(['a', 'b', 'c'], prob, truth, 'test'), operating), operating)
+    assert worst.record.tolist() == ['c', 'b'] and worst['class'].tolist() == ['RBBB', 'I-AVB'] and set(worst.mistake) == {'false'}
+
+def test_long_facts_are_counted():
+    preds, _ = made_up(5)
+    facts = origin(preds, {'seen': list(range(500)), 'per_class': [{'a': 1.0}]*90}).set_index('what').value
+    assert facts['seen'] == '500 entries' and facts['per class'] == '90 entries' and facts['seed'] == '0'
+
+def test_a_picture_follows_the_light():
+    svg = ecg_svg(picture('A1'))
+    assert 'var(--ecg-page)' in svg and 'var(--ecg-ink)' in svg and 'font-family' not in svg.split('<text')[0]
+
+
+# ---- in a browser
+
+@pytest.fixture(scope='module')
+def browser():
+    if not CHROMIUM: pytest.skip('no Chromium on this machine: `apt-get install chromium`')
+    sync = pytest.importorskip('playwright.sync_api', reason='playwright is not installed: `make setup`')
+    with sync.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+@pytest.fixture
+def view(browser):
+    "Open a page; when the test is over, nothing may have gone wrong in it."
+    wrong, contexts = [], []
+    def open_page(path, width=1360, height=900, scheme='light'):
+        context = browser.new_context(viewport={'width': width, 'height': height}, color_scheme=scheme, permissions=['clipboard-read', 'clipboard-write'])
+        contexts.append(context)
+        page = context.new_page()
+        page.on('console', lambda m: wrong.append(m.text) if m.type in ('error', 'warning') else None)
+        page.on('pageerror', lambda e: wrong.append(str(e)))
+        page.on('request', lambda r: wrong.append(f'asks {r.url}') if not r.url.startswith(('file:', 'data:', 'blob:')) else None)
+        page.goto(Path(path).as_uri())
+        return page
+    yield open_page
+    for context in contexts: context.close()
+    assert wrong == []
+
+def shown(page, root):
+    "What a part of the page shows: the name of each number → its value at full precision, NaN for a dash."
+    cells = page.eval_on_selector_all(f'{root} [data-field]', 'nodes => nodes.map(n => [n.dataset.field, n.dataset.value, n.textContent])')
+    for _, value, text in cells: assert text == '–' if value == 'NaN' else abs(float(value)-float(text.replace(',', ''))) <= .00051
+    return {name: float(value) for name, value, _ in cells}
+
+def numbers(page, selector, shape=None):
+    values = np.array(page.eval_on_selector_all(selector, 'nodes => nodes.map(n => +n.dataset.value)'))
+    return values.reshape(shape) if shape else values
+
+def agrees(page, preds, operating):
+    "Every number in the page against Python's."
+    preds = answer(preds, operating) if operating else preds
+    part, _ = judged(preds)
+    metrics = evaluate(preds, operating)
+    for k, r in enumerate(metrics['per_class']):
+        tp, fp, fn = ((a & b)[:, k].sum() for a, b in ((part.truth, part.answer), (~part.truth, part.answer), (part.truth, ~part.answer)))
+        for root in (f'#class-{k}', f'#classes tr[data-k="{k}"]'):
+            got = shown(page, root)
+            known = {name: np.nan if r[of] is None else r[of] for name, of in (('f1', 'f1'), ('sensitivity', 'recall'), ('ppv', 'precision'), ('specificity', 'specificity'))}
+            want = {'tp': tp, 'fp': fp, 'fn': fn, **known}
+            assert {name: got[name] for name in want} == pytest.approx(want, abs=1e-12, nan_ok=True)
+    totals = {'macro_f1': f_score(part.truth, part.answer), 'micro_f1': f_score(part.truth, part.answer, 'micro'), 'exact_match': exact_match(part.truth, part.answer), 'cpsc2018_f1': metrics['cpsc2018_f1']}
+    for name, value in totals.items(): assert numbers(page, f'[data-total={name}]') == pytest.approx([value], abs=1e-12)
+    averages = report_table(preds)
+    for kind in ('macro', 'micro'):
+        want = averages.loc[f'{kind} average', ['recall', 'specificity', 'precision', 'f1']].to_numpy(float)
+        assert [shown(page, f'#classes tr.{kind}')[name] for name in ('sensitivity', 'specificity', 'ppv', 'f1')] == pytest.approx(want, abs=1e-12)
+    matrix = cpsc2018_matrix(part.truth, part.first, single_answer(part, operating))
+    assert (numbers(page, '#official tbody td', matrix.shape) == matrix).all()
+    for name, value in cpsc2018_score(matrix).items():
+        if name.startswith('F'): assert numbers(page, f'[data-group={name}]') == pytest.approx([value], abs=1e-12, nan_ok=True)
+    for name, Y in (('carried', part.truth), ('answered', part.answer)): assert (numbers(page, f'#{name} tbody td', matrix.shape) == Y.T.astype(int)@Y.astype(int)).all()
+    assert (numbers(page, '[data-labels]')[:3] == np.bincount(part.answer.sum(1), minlength=4)[1:4]).all()
+
+@pytest.fixture(scope='module')
+def report(tmp_path_factory):
+    preds, operating = made_up()
+    path = write_report(preds, operating, tmp_path_factory.mktemp('report')/'report.html', 'Made-up predictions', pd.DataFrame({'path': ['a/b/c.hea'], 'reason': ['the signal is missing: copy it again']}),
+        np.where(np.arange(len(preds)) % 3, 'cpsc', 'georgia'), mistake_pictures(preds, picture, operating, 2), {'arch': 'crnn', 'data': 'made up'}, n_boot=20)
+    return path, preds, operating
+
+@pytest.mark.browser
+def test_sliders_give_the_numbers_of_python(view, report):
+    path, preds, operating = report
+    page = view(path)
+    agrees(page, preds, operating)
+    before = numbers(page, '[data-total=macro_f1]')
+    slider = page.locator('#class-1 input[type=range]')
+    slider.focus()
+    for _ in range(3): page.keyboard.press('ArrowRight')
+    assert page.evaluate('now[1]') > operating.values[1]
+    agrees(page, preds, replace(operating, values=page.evaluate('now')))
+    for k, key in ((4, 'Home'), (8, 'End'), (1, 'PageUp')):
+        page.locator(f'#class-{k} input[type=range]').focus()
+        page.keyboard.press(key)
+    agrees(page, preds, replace(operating, values=page.evaluate('now')))
+    assert numbers(page, '[data-total=macro_f1]') != before and page.locator('[data-gap=macro_f1]').text_content().startswith('−')
+    page.locator('#class-3 input[type=number]').fill('0.25')
+    page.keyboard.press('Enter')
+    assert page.evaluate('now[3]') == .25
+    agrees(page, preds, replace(operating, values=page.evaluate('now')))
+    page.click('#copy')
+    page.get_by_text('Copied').wait_for()
+    assert Thresholds.from_dict(json.loads(page.evaluate('navigator.clipboard.readText()'))).values.tolist() == page.evaluate('now')
+    page.click('#reset')
+    agrees(page, preds, operating)
+    assert page.locator('#reset').is_disabled()
+
+@pytest.mark.browser
+def test_a_mouse_moves_the_slider_and_the_line_follows(view, report):
+    path, preds, operating = report
+    page = view(path)
+    slider = page.locator('#class-4 input[type=range]')
+    slider.scroll_into_view_if_needed()
+    box = slider.bounding_box()
+    page.mouse.click(box['x']+box['width']*.8, box['y']+box['height']/2)
+    line, thumb = page.locator('#class-4 .at').bounding_box(), box['x']+box['width']*.8
+    assert abs(line['x']-thumb) < 6 # the marker in the chart stands over the thumb
+    agrees(page, preds, replace(operating, values=page.evaluate('now')))
+
+@pytest.mark.browser
+@pytest.mark.parametrize('rules', [{}, {'normal_alone': False}, {'least': 0}, {'least': 2, 'most': 2}, {'most': 9, 'least': 0, 'normal_alone': False}], ids=str)
+def test_decoding_is_that_of_python(view, tmp_path, rules):
+    preds, operating = made_up(300, seed=3)
+    operating = replace(operating, **rules)
+    preds = answer(preds, operating)
+    page, part = view(write_report(preds, operating, tmp_path/'report.html', n_boot=2)), judged(preds)[0]
+    rng = np.random.default_rng(5)
+    for values in (*rng.uniform(size=(5, 9)), np.full(9, .5), np.zeros(9), np.ones(9), np.round(rng.uniform(size=9), 1)):
+        got = np.array(page.evaluate('at => [...decode(at).answer]', values.tolist())).reshape(-1, 9)
+        assert (got == replace(operating, values=values).decode(part.prob)).all()
+
+@pytest.mark.browser
+@pytest.mark.parametrize('scheme', ['light', 'dark'])
+@pytest.mark.parametrize('width', [1360, 800, 390])
+def test_no_width_scrolls_sideways_and_all_can_be_read(view, report, width, scheme):
+    page = view(report[0], width, 844, scheme)
+    assert page.evaluate('document.documentElement.scrollWidth') <= width
+    assert page.evaluate('getComputedStyle(document.body).backgroundColor') == ('rgb(255, 255, 255)' if scheme == 'light' else 'rgb(17, 21, 29)')
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    page.wait_for_function("document.querySelector('.who').children.length > 0")
+    assert page.evaluate('document.documentElement.scrollWidth') <= width
+    page.evaluate(f'() => {{ {AXE.read_text(encoding="utf-8")} }}') # the page's own policy forbids a script tag from elsewhere
+    found = page.evaluate("axe.run(document, {runOnly: ['wcag2a', 'wcag2aa'], preload: false, resultTypes: ['violations']})")
+    assert [f"{v['id']}: {n['html'][:120]} {n['any'][0]['message'] if n['any'] else ''}" for v in found['violations'] for n in v['nodes']] == []
+
+@pytest.mark.browser
+def test_light_and_dark_are_switched(view, report):
+    page = view(report[0])
+    paper = lambda: page.evaluate("getComputedStyle(document.querySelector('.mistake svg path')).fill + getComputedStyle(document.body).backgroundColor")
+    before = paper()
+    page.click('#theme')
+    assert paper() != before
+    page.emulate_media(media='print')
+    assert paper() == before # ink on white paper, whatever the screen shows
+    assert page.pdf().startswith(b'%PDF')
+
+@pytest.mark.browser
+def test_the_recordings_behind_a_count_are_named(view, report):
+    path, preds, operating = report
+    page, part = view(path), judged(preds)[0]
+    page.locator('#class-1 summary').click()
+    page.locator('#class-1 .who code').first.wait_for()
+    assert set(page.locator('#class-1 .who code').all_text_contents()) == set(part.ids[part.truth[:, 1] != part.answer[:, 1]])
+
+def cases():
+    preds, operating = made_up(60)
+    test = np.flatnonzero(preds.role == 'test')
+    yield 'classes without positives', made_up(60, absent=('LBBB', 'STE', 'PVC'))
+    yield 'a single recording', (preds.take(test[:1]), operating)
+    yield 'no mistakes', (answer(replace(preds, prob=preds.truth*.9+.05), operating), operating)
+    yield 'all alike', (answer(replace(preds, prob=np.full(preds.prob.shape, .3)), operating), operating)
+    yield 'label sets, no thresholds', (replace(preds, answer=preds.prob >= np.sort(preds.prob, 1)[:, -1:]), None)
+    yield 'some carry no class', (answer(replace(preds, truth=preds.truth & (np.arange(len(preds)) % 4 > 0)[:, None], first=None), operating), operating)
+    two = answer(Predictions(list('abcd'), [[.9, .2], [.1, .7], [.4, .45], [.8, .9]], [[1, 0], [0, 1], [1, 0], [1, 1]], 'test', ('sick', 'well')), Thresholds([.5, .5], ('sick', 'well')))
+    yield 'two other classes', (two, Thresholds([.5, .5], ('sick', 'well')))
+
+@pytest.mark.browser
+@pytest.mark.parametrize('case', list(cases()), ids=lambda c: c[0])
+def test_odd_predictions(view, tmp_path, case):
+    name, (preds, operating) = case
+    page = view(write_report(preds, operating, tmp_path/'report.html', mistakes=mistake_pictures(preds, lambda name: picture('A1'), operating, 1), sources=np.full(len(preds), 'one'), n_boot=5), 390)
+    if name != 'two other classes': agrees(page, preds, operating)
+    assert page.locator('.point').count() == len(preds.classes)
+    assert page.evaluate('document.documentElement.scrollWidth') <= 390
+    assert page.locator('input').count() == (2*len(preds.classes) if operating else 0)
+    assert 'NaN' not in unescape(page.locator('main').inner_text())
