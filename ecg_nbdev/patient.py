@@ -15,7 +15,7 @@ from .heart import ACTIVATION, Shape, depress, elevate, lead_matrix, recovery_af
 from .rhythm import Beats, KINDS
 
 # %% ../nbs/00d_patient.ipynb #fc3b7a65
-VARIANTS = {'left axis': .08, 'right axis': .05, 'low voltage': .05, 'high voltage': .09, 'strain': .015, 'flat T': .17, 'inverted T': .04, 'sagging ST': .08, 'small P': .11,
+VARIANTS = {'left axis': .08, 'right axis': .05, 'low voltage': .05, 'high voltage': .09, 'strain': .015, 'flat T': .17, 'inverted T': .04, 'sagging ST': .08, 'small P': .09,
             'incomplete RBBB': .025, 'early repolarisation': .06, 'old infarct': .04, 'slow conduction': .03, 'fragmented': .05, 'juvenile T': .03}
 
 # %% ../nbs/00d_patient.ipynb #c04cb784
@@ -29,7 +29,7 @@ class Heart:
     matrix:np.ndarray # (8, 3) lead matrix
     variants:tuple = () # names of `VARIANTS`
 
-P_GAIN = np.r_[1.25, 1., np.full(6, .55)]
+P_GAIN = np.array([1.1, 1., .8, .58, .52, .48, .48, .5])
 T_GAIN = np.array([1.2, 1., .75, 1.1, .58, .52, .54, .75])
 
 def on_leads(
