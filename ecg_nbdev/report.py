@@ -55,8 +55,8 @@ def ecg_svg(
         figure = plot_ecg(record).figure
         figure.savefig(text, format='svg', metadata={'Date': None})
         plt.close(figure)
-    svg = re.sub(r'<metadata>.*?</metadata>', '', text.getvalue()[text.getvalue().index('<svg'):], flags=re.S)
-    svg = re.sub(r'(\d\.\d)\d+', r'\1', svg) # a tenth of a point is enough, and half the bytes
+    svg = re.sub(r'<metadata>.*?</metadata>|<style.*?</style>|(?<=<g) id="[^"]*"', '', text.getvalue()[text.getvalue().index('<svg'):], flags=re.S) # styles and names would hold for the whole page
+    svg = re.sub(r'\s*\n([LM]) ', r'\1', re.sub(r'(\d\.\d)\d+', r'\1', svg)) # a tenth of a point is enough, and a third of the bytes
     for name, color in zip(('page', 'thin', 'strong', 'ink', 'text'), PAPERS['pink']): svg = svg.replace(color, f'var(--ecg-{name})')
     return svg
 
@@ -83,7 +83,7 @@ def page_data(
 
 # %% ../nbs/71_report.ipynb #5e3b3916
 def html_table(
-    table:pd.DataFrame,
+    table:pd.DataFrame, # what is shown
     digits:int=3, # of numbers that are not whole
 )->str:
     "A table in a box that scrolls by itself on a narrow screen; text is escaped, NaN is a dash."
@@ -187,12 +187,12 @@ def by_source(
 def origin(
     preds:Predictions,
     about:dict|str='', # the model's own words, or a dictionary of them
-)->pd.DataFrame: # what, value
+)->pd.DataFrame: # of (model, predictions or software), what, value
     "Provenance and versions."
-    facts = {**(about if isinstance(about, dict) else {'model': about} if about else {}), **preds.provenance,
-        'python': platform.python_version(), **{name: version(name) for name in ('ecg_nbdev', 'numpy', 'pandas')}}
     text = lambda v: v if isinstance(v, str) else s if len(s := json.dumps(v, ensure_ascii=False, default=str)) < 200 else f'{len(v):,} entries'
-    return pd.DataFrame([(name.replace('_', ' '), text(v)) for name, v in facts.items()], columns=['what', 'value'])
+    facts = {'model': about if isinstance(about, dict) else {'name': about} if about else {}, 'predictions': preds.provenance,
+        'software': {'python': platform.python_version(), **{name: version(name) for name in ('ecg_nbdev', 'numpy', 'pandas')}}}
+    return pd.DataFrame([(of, name.replace('_', ' '), text(v)) for of, known in facts.items() for name, v in known.items()], columns=['of', 'what', 'value'])
 
 # %% ../nbs/71_report.ipynb #dd59b7ef
 def _part(text, html, note=''): return f'<section id={text.split()[0].lower()}><h2>{text}</h2>{f"<p class=soft>{note}</p>" if note else ""}{html}</section>' if html else ''

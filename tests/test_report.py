@@ -87,6 +87,8 @@ def test_long_facts_are_counted():
     preds, _ = made_up(5)
     facts = origin(preds, {'seen': list(range(500)), 'per_class': [{'a': 1.0}]*90}).set_index('what').value
     assert facts['seen'] == '500 entries' and facts['per class'] == '90 entries' and facts['seed'] == '0'
+    both = origin(preds, {'seed': 7}).query('what == "seed"')
+    assert both[['of', 'value']].to_numpy().tolist() == [['model', '7'], ['predictions', '0']] # neither hides the other
 
 def test_a_picture_follows_the_light():
     svg = ecg_svg(picture('A1'))
