@@ -48,7 +48,10 @@ def reverse(
     return x.flatten(1, 2).index_select(1, row.flatten()).view_as(x)
 
 # %% ../nbs/39_blocks.ipynb #42bc08eb
-def run_block(block, x):
+def run_block(
+    block, # a recurrent network of one layer and one direction
+    x:torch.Tensor, # (steps, B, features)
+)->torch.Tensor: # (steps, B, hidden)
     "A block's output on its input."
     if not torch.jit.is_tracing(): return block(x)[0]
     zero = F.pad(0*x[:1, :, :1], (0, block.hidden_size-1))  # made of the input, so that the exported network takes a batch of any size
@@ -61,6 +64,7 @@ def one_by_one(
     "The output of each block on its own input, one block after the other."
     return torch.stack([run_block(block, part) for block, part in zip(blocks, x)])
 
+# %% ../nbs/39_blocks.ipynb #0a5f7caa
 @cache
 def _workers(threads):
     "A worker a core, each with one thread for its products."
@@ -97,12 +101,18 @@ class _SideBySide(torch.autograd.Function):
 
 def _trained(blocks): return [p for block in blocks for p in block.parameters() if p.requires_grad]
 
-def side_by_side(blocks, x):
+def side_by_side(
+    blocks, # N recurrent networks of one layer and one direction
+    x:torch.Tensor, # (N, steps, B, features)
+)->torch.Tensor: # (N, steps, B, hidden)
     "As `one_by_one`, each core taking a block at a time."
     return _SideBySide.apply(blocks, _workers(torch.get_num_threads()), torch.is_grad_enabled(), x, *_trained(blocks))
 
 # %% ../nbs/39_blocks.ipynb #21a5b6c9
-def together(blocks, x):
+def together(
+    blocks, # N recurrent networks of one layer and one direction
+    x:torch.Tensor, # (N, steps, B, features)
+)->torch.Tensor: # (N, steps, B, hidden)
     "As `one_by_one` for LSTMs, all blocks taking each step together."
     stacked = lambda name: torch.stack([getattr(block, name) for block in blocks])
     bias = (stacked('bias_ih_l0')+stacked('bias_hh_l0'))[:, None]
@@ -117,7 +127,10 @@ def together(blocks, x):
         steps.append(h)
     return torch.stack(steps, 1)
 
-def run_blocks(blocks, x):
+def run_blocks(
+    blocks, # N recurrent networks of one layer and one direction
+    x:torch.Tensor, # (N, steps, B, features)
+)->torch.Tensor: # (N, steps, B, hidden)
     "As `one_by_one`, in the way that suits the device."
     if len(blocks) == 1 or torch.jit.is_tracing() or torch.compiler.is_compiling(): return one_by_one(blocks, x)
     if x.is_cuda and isinstance(blocks[0], nn.LSTM): return together(blocks, x)
