@@ -1,0 +1,156 @@
+"Thresholds: no grid beats the exact search, rare classes are not left to luck, decoding keeps its promises, and nobody chooses on what is scored."
+import itertools
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from ecg_nbdev.core import CLASSES, CohortError, ECGError
+from ecg_nbdev.metrics import challenge_score
+from ecg_nbdev.predictions import Predictions
+from ecg_nbdev.thresholds import Thresholds, best_threshold, challenge_thresholds, cost_rules, cuts, fit_thresholds, smooth_threshold, threshold_intervals
+
+tables = st.tuples(st.integers(1, 80), st.integers(0, 2**31), st.integers(1, 20))
+probs = st.integers(0, 2**31).map(lambda seed: np.random.default_rng(seed).uniform(size=(20, 9))**2)
+
+
+def made(n=200, seed=0, role='valid', k=9):
+    rng = np.random.default_rng(seed)
+    truth = rng.uniform(size=(n, k)) < .2
+    return Predictions([f'R{i}' for i in range(n)], 1/(1+np.exp(-(rng.normal(-2, 1, truth.shape)+3*truth))), truth, role, CLASSES[:k])
+
+
+GOODNESS = {'f1': lambda tp, fp, fn, tn: 2*tp/(2*tp+fp+fn), 'fbeta=2': lambda tp, fp, fn, tn: 5*tp/(5*tp+fp+4*fn), 'youden': lambda tp, fp, fn, tn: tp/(tp+fn)-fp/max(fp+tn, 1),
+    'cost=3': lambda tp, fp, fn, tn: -3*fn-fp, 'sensitivity>=0.8': lambda tp, fp, fn, tn: tn if tp >= .8*(tp+fn)-1e-9 else -np.inf, 'ppv>=0.6': lambda tp, fp, fn, tn: tp if tp >= .6*(tp+fp)-1e-9 else -np.inf}
+
+@pytest.mark.parametrize('rule', GOODNESS)
+@given(table=tables)
+@settings(max_examples=60, deadline=None)
+def test_no_grid_finds_a_better_threshold(rule, table):
+    n, seed, levels = table
+    rng = np.random.default_rng(seed)
+    truth, prob = rng.uniform(size=n) < .4, rng.integers(levels+1, size=n)/levels
+    if not truth.any(): return
+    def goodness(t):
+        said = prob >= t
+        return GOODNESS[rule](*((a & b).sum() for a, b in ((truth, said), (~truth, said), (truth, ~said), (~truth, ~said))))
+    assert goodness(best_threshold(truth, prob, rule)) >= max(goodness(t) for t in np.linspace(-.01, 1.01, 103))-1e-12
+
+
+@given(tables)
+@settings(max_examples=60, deadline=None)
+def test_cuts_are_all_that_differ(table):
+    n, seed, levels = table
+    rng = np.random.default_rng(seed)
+    truth, prob = rng.uniform(size=n) < .4, rng.integers(levels+1, size=n)/levels
+    at, tp, fp = cuts(truth, prob)
+    assert len(at) == len(np.unique(prob))+1 and (np.diff(at) < 0).all()
+    for t, a, b in zip(at, tp, fp):
+        assert t == 0 or ((prob >= t) & truth).sum() == a and ((prob >= t) & ~truth).sum() == b
+
+
+def test_a_million_recordings_in_seconds():
+    rng = np.random.default_rng(0)
+    truth = rng.uniform(size=1_000_000) < .1
+    prob = 1/(1+np.exp(-(rng.normal(-3, 1, truth.shape)+3*truth)))
+    exact, smooth = best_threshold(truth, prob), smooth_threshold(truth, prob)
+    f1 = lambda t: 2*(truth & (prob >= t)).sum()/(truth.sum()+(prob >= t).sum())
+    assert f1(exact) >= f1(smooth) >= f1(exact)-1e-3
+
+
+@pytest.mark.parametrize('positives', [1, 2, 4, 9])
+def test_rare_classes_are_less_a_matter_of_luck(positives):
+    spread = {}
+    for f in (best_threshold, smooth_threshold):
+        rng = np.random.default_rng(1)
+        truth = np.arange(300) < positives
+        found = [f(truth, 1/(1+np.exp(-(rng.normal(size=300)-2+3*truth)))) for _ in range(100)]
+        assert all(0 < t < 1 for t in found)
+        z = np.log(np.array(found)/(1-np.array(found)))
+        spread[f] = np.abs(z-np.median(z)).mean()
+    assert spread[smooth_threshold] < spread[best_threshold]
+
+
+@given(tables, st.sampled_from(['f1', 'youden', 'cost=5']))
+@settings(max_examples=60, deadline=None)
+def test_smoothed_thresholds_stand_anything(table, rule):
+    n, seed, levels = table
+    rng = np.random.default_rng(seed)
+    truth, prob = rng.uniform(size=n) < .4, rng.integers(levels+1, size=n)/levels
+    assert 0 <= smooth_threshold(truth, prob, rule) <= 1
+
+
+def test_challenge_thresholds_against_all_combinations():
+    preds = made(25, k=3)
+    weights = np.array([[1, .2, 0], [.4, 1, .6], [0, .3, 1]])
+    score = lambda th: challenge_score(preds.truth, preds.prob >= th, weights)
+    every = [np.r_[2., preds.prob[:, k]] for k in range(3)]
+    best = max(score(th) for th in itertools.product(*every))
+    starts = [challenge_thresholds(preds.truth, preds.prob, weights, np.full(3, s)) for s in (.05, .3, .7)]
+    assert max(map(score, starts)) >= best-.02
+    for th in starts:  # no single threshold improves it
+        for k in range(3): assert max(score(np.where(np.arange(3) == k, v, th)) for v in every[k]) <= score(th)+1e-9
+
+
+@given(probs, st.booleans(), st.integers(0, 2), st.integers(0, 2))
+@settings(max_examples=100, deadline=None)
+def test_decoding_keeps_its_promises(prob, alone, least, more):
+    at = Thresholds(np.linspace(.2, .6, 9), least=least, most=least+more+(least+more == 0), normal_alone=alone)
+    answer = at.decode(prob)
+    n = answer.sum(1)
+    assert (n <= at.most).all() and (n >= (min(least, 1) if alone else least)).all()
+    if alone: assert (n[answer[:, 0]] == 1).all()
+    else: assert (answer == (prob >= at.values))[(lambda m: (m >= least) & (m <= at.most))((prob >= at.values).sum(1))].all()
+    top = at.top(prob)
+    assert answer[np.arange(20), top][n > 0].all()
+
+
+@given(probs)
+@settings(max_examples=30, deadline=None)
+def test_an_operating_point_survives_json(prob):
+    at = fit_thresholds(made(), most=2)
+    again = Thresholds.from_dict(json.loads(json.dumps(at.to_dict())))
+    assert (again.decode(prob) == at.decode(prob)).all() and again.to_dict() == at.to_dict()
+
+
+def test_only_validation_recordings_choose():
+    preds = made(300)
+    mixed = replace(preds, role=np.repeat(['train', 'valid', 'test'], 100))
+    rng = np.random.default_rng(0)
+    other = replace(mixed, prob=np.where((mixed.role == 'valid')[:, None], mixed.prob, rng.uniform(size=mixed.prob.shape)),
+        truth=np.where((mixed.role == 'valid')[:, None], mixed.truth, ~mixed.truth))
+    for how in ('f1', 'youden', 'expected-f1', cost_rules(np.c_[np.arange(1, 10), np.ones(9)])): assert (fit_thresholds(mixed, how).values == fit_thresholds(other, how).values).all()
+    assert (fit_thresholds(mixed, 'challenge', weights=np.eye(9)).values == fit_thresholds(other, 'challenge', weights=np.eye(9)).values).all()
+    for role in ('train', 'test'):
+        with pytest.raises(ECGError, match='no validation recordings'): fit_thresholds(replace(preds, role=role))
+
+
+def test_cheating_is_noticed_whatever_the_role_says():
+    preds = made()
+    at = fit_thresholds(preds)
+    cheat = replace(preds, role='test')
+    with pytest.raises(CohortError, match='200 of 200 recordings, R0 the first, have chosen'): at.check(cheat)
+    with pytest.raises(CohortError, match='1 of 1'): Thresholds.from_dict(at.to_dict()).check(cheat.take([7]))
+    renamed = replace(cheat, ids=[f'X{i}' for i in range(200)])  # the key stays with the recording
+    with pytest.raises(CohortError): at.check(renamed)
+    at.check(replace(preds, provenance={'data': 'elsewhere'}, key=None))  # R0 of another data set is another recording
+
+
+def test_bad_input_is_one_line():
+    preds = made()
+    for how in ('best', 'f1=', 'fbeta=x', 'sensitivity', ''):
+        with pytest.raises(ECGError, match='no threshold rule'): fit_thresholds(preds, how)
+    with pytest.raises(ECGError, match='give one, or one a class'): fit_thresholds(preds, ['f1', 'youden'])
+    with pytest.raises(ECGError, match='needs weights'): fit_thresholds(preds, 'challenge')
+    with pytest.raises(ECGError, match='give one a class'): Thresholds([.5, .5])
+
+
+def test_intervals_are_wider_where_positives_are_few():
+    preds = made(400)
+    rare = replace(preds, truth=preds.truth & ((np.arange(9) > 0) | (np.cumsum(preds.truth[:, [0]], 0) <= 9)))
+    table = threshold_intervals(rare, n_boot=60)
+    width = (lambda p: np.log(p/(1-p)))(table[['low', 'high']]).diff(axis=1).high
+    assert (table.low <= table.high).all() and width.iloc[0] > width.iloc[1:].median()
+    assert table.equals(threshold_intervals(rare, n_boot=60))
