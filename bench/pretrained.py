@@ -22,7 +22,7 @@ from ecg_nbdev.bundle import Predictor, save_bundle
 from ecg_nbdev.cohort import make_folds
 from ecg_nbdev.core import CLASSES, whole_file
 from ecg_nbdev.data import WindowDL, WindowDataset, make_targets
-from ecg_nbdev.evaluation import answer, bootstrap, evaluate
+from ecg_nbdev.evaluation import bootstrap, evaluate
 from ecg_nbdev.labels import multi_hot
 from ecg_nbdev.learner import history, predict_records
 from ecg_nbdev.metrics import auroc, macro_auroc
@@ -174,14 +174,14 @@ def main(
     if stage == 'pretrain': return
     store = real_store(data)
     every, fresh = np.arange(len(store)), create_model('crnn', n_classes=9, fs=100, **NETWORK)
-    a = predictions(store, every, predict_records(model, loader(store, every), HOW), 'test', 0, {'system': 'a', 'seed': seed})
+    a = predictions(store, every, predict_records(model, loader(store, every), HOW), 'test', folds_of(store), {'system': 'a', 'seed': seed})
     save_predictions(a, RUNS/f'predictions-a-{seed}.parquet')
     print(by_class(a, 'a').round(3).to_string(), f'\nsimulated only: macro AUROC {macro_auroc(a.truth, a.prob):.4f}', flush=True)
     c = cross_validated(model, store, seed, 'c')
     b = cross_validated(fresh, store, seed, 'b', simulated=0, epochs=20, lr=3e-3)
     systems = {'a: simulated only': a, 'b: real only': b, 'c: simulated, then real': c}
     table(pd.concat([by_class(p, s) for s, p in systems.items()]), f'real-by-class-{seed}')
-    rows = [bootstrap(nested_answers(p) if p is not a else answer(p, fit_thresholds(replace(p, role=np.full(len(p), 'valid')))), names=('macro_auroc', 'macro_auprc')).reset_index().assign(system=s, n_records=len(p), seed=seed) for s, p in systems.items()]
+    rows = [bootstrap(nested_answers(p)).reset_index().assign(system=s, n_records=len(p), seed=seed) for s, p in systems.items()]
     table(pd.concat(rows), f'real-scores-{seed}')
     print(pd.concat(rows).round(3).to_string())
     ship(model, store, c, seed, out)
