@@ -76,16 +76,20 @@ def _workers(threads):
     torch.set_num_threads(threads)  # what the workers set for themselves is also the default of threads to come
     return workers
 
+def _run(workers, blocks, x, keep, autocast):
+    "Each block's input and output, with what a gradient needs where it is to be kept."
+    def run(block, part):
+        part = part.detach().requires_grad_(keep and x.requires_grad)
+        with torch.set_grad_enabled(keep), torch.autocast('cpu', torch.bfloat16, enabled=autocast): return part, run_block(block, part)
+    return list(workers.map(run, blocks, x))
+
 class _SideBySide(torch.autograd.Function):
     "Blocks in threads, forward and backward."
     @staticmethod
-    def forward(ctx, blocks, workers, keep, x, *weights):
-        autocast = torch.is_autocast_enabled('cpu')
-        def run(block, part):
-            part = part.detach().requires_grad_(keep and x.requires_grad)
-            with torch.set_grad_enabled(keep), torch.autocast('cpu', torch.bfloat16, enabled=autocast): return part, run_block(block, part)
-        runs = list(workers.map(run, blocks, x))
-        if keep: ctx.runs, ctx.blocks, ctx.workers = runs, blocks, workers
+    def forward(ctx, workers, blocks, keep, x, *weights):
+        ctx.again = workers, blocks, x, keep, torch.is_autocast_enabled('cpu')
+        runs = _run(*ctx.again)
+        ctx.runs = runs if keep else None
         return torch.stack([out.detach() for _, out in runs])
 
     @staticmethod
@@ -94,8 +98,9 @@ class _SideBySide(torch.autograd.Function):
             part, out = done
             grads = torch.autograd.grad(out, [*([part] if part.requires_grad else []), *_trained([block])], grad)
             return grads if part.requires_grad else (None, *grads)
-        parts = list(ctx.workers.map(run, ctx.blocks, ctx.runs, grad))
-        del ctx.runs
+        workers, blocks, *_ = ctx.again
+        runs, ctx.runs = ctx.runs or _run(*ctx.again), None  # freed at once; computed anew should anyone go back a second time
+        parts = list(workers.map(run, blocks, runs, grad))
         x = None if parts[0][0] is None else torch.stack([part[0] for part in parts])
         return None, None, None, x, *[g for part in parts for g in part[1:]]
 
@@ -106,7 +111,7 @@ def side_by_side(
     x:torch.Tensor, # (N, steps, B, features)
 )->torch.Tensor: # (N, steps, B, hidden)
     "As `one_by_one`, each core taking a block at a time."
-    return _SideBySide.apply(blocks, _workers(torch.get_num_threads()), torch.is_grad_enabled(), x, *_trained(blocks))
+    return _SideBySide.apply(_workers(torch.get_num_threads()), blocks, torch.is_grad_enabled(), x, *_trained(blocks))
 
 # %% ../nbs/39_blocks.ipynb #21a5b6c9
 def together(

@@ -98,6 +98,12 @@ def test_threads_leave_frozen_parts_alone(frozen):
         grads.append([None if t.grad is None else t.grad.clone() for t in (x, *blocks.parameters())])
     for a, b in zip(*grads): assert (a is None and b is None) or torch.allclose(a, b, atol=1e-6)
 
+def test_going_back_twice():
+    blocks, x = nn.ModuleList(nn.LSTM(3, 5) for _ in range(4)), torch.randn(4, 9, 2, 3, requires_grad=True)
+    out = side_by_side(blocks, x).sum()
+    first, second = (torch.autograd.grad(out, [x, *blocks.parameters()], retain_graph=True) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second))
+
 def test_bidirectional_is_torchs_packed_lstm():
     torch.manual_seed(0)
     ours, theirs = Recurrent(5, 7, layers=2, bidirectional=True).eval(), nn.LSTM(5, 7, 2, bidirectional=True)
