@@ -155,6 +155,7 @@ Trained on simulated recordings ({json.dumps(predictor.model.config)}), then fin
 - The recordings are few, from six data sets whose labels follow different rules: Normal means "sinus rhythm" in some and "nothing abnormal" in others.
 - Of what it calls {weak[0]["class"]}, {weak[0]["precision"]:.0%} is; of what it calls {weak[1]["class"]}, {weak[1]["precision"]:.0%}.
 - Not measured yet: recordings with fewer than twelve leads, and recordings shorter than ten seconds.
+- The simulator's amplitudes, intervals and noise were fitted to statistics of these same recordings: the scores are optimistic.
 - Thresholds fit the share of diagnoses in these recordings; elsewhere choose them anew.
 
 ## Attribution
