@@ -6,15 +6,15 @@ Docs: https://ecg-nbdev.github.io/ecg_nbdev/thresholds.html.md"""
 
 # %% auto #0
 __all__ = ['RULES', 'cuts', 'rule', 'best_threshold', 'cost_rules', 'logit', 'smooth_threshold', 'challenge_thresholds',
-           'Thresholds', 'fit_thresholds', 'threshold_intervals']
+           'Thresholds', 'shift_thresholds', 'mean_goodness', 'fit_thresholds', 'threshold_intervals']
 
 # %% ../nbs/60_thresholds.ipynb #558cf5bf
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 import re
 import numpy as np
 import pandas as pd
 from .core import CLASSES, CohortError, ECGError
-from .metrics import challenge_score, steps
+from .metrics import challenge_score, counts, steps
 from .predictions import Predictions
 
 # %% ../nbs/60_thresholds.ipynb #70627c3d
@@ -99,7 +99,6 @@ def challenge_thresholds(
     prob:np.ndarray, # (n, K)
     weights:np.ndarray, # (K, K) of `challenge_weights`
     start:np.ndarray, # (K,) thresholds to begin with
-    normal:int=0, # number of the class that stands for normal
 )->np.ndarray: # (K,)
     "Thresholds that no change of a single one improves, by the PhysioNet Challenge score."
     truth, at = np.asarray(truth, float), np.array(start, float)
@@ -174,11 +173,31 @@ class Thresholds:
         "The inverse of `to_dict`."
         return cls(**d)
 
+# %% ../nbs/60_thresholds.ipynb #c436669c
+def shift_thresholds(
+    at:Thresholds, # chosen class by class
+    truth:np.ndarray, # (n, K) bool
+    prob:np.ndarray, # (n, K)
+    goodness, # (truth, answer) → number, larger is better
+    grid=tuple(np.arange(-10, 31)/10), # steps to try, logit scale
+)->Thresholds:
+    "All thresholds moved together to where decoded labels are best."
+    moved = [replace(at, values=1/(1+np.exp(-logit(at.values)-d))) for d in sorted(grid, key=abs)]
+    return max(moved, key=lambda m: goodness(truth, m.decode(prob)))
+
+def mean_goodness(
+    rules, # K rules, one a class
+): # (truth, answer) → number
+    "The mean over classes of what their rules make of the counts; classes without positives are left out."
+    rules = [rule(r) for r in rules]
+    return lambda truth, answer: np.mean([float(r(*c)) for r, *c in zip(rules, *counts(truth, answer)) if c[0]+c[2]] or [0.])
+
 # %% ../nbs/60_thresholds.ipynb #7f849152
 def fit_thresholds(
     preds:Predictions, # the `valid` recordings of it are used, and no others
     how='f1', # a rule, or K of them, one a class
-    smooth:bool=True, # smooth the counts, see above; rules with >= and expected- stay exact
+    smooth:bool=True, # smooth the counts; rules with >= and expected- stay exact
+    together:bool=True, # then move all thresholds to where decoded labels are best; not with rules >= and expected-
     weights:np.ndarray|None=None, # (K, K) of `challenge_weights`, for the rule 'challenge'
     **decoding, # `least`, `most`, `normal_alone` of `Thresholds`
 )->Thresholds:
@@ -188,11 +207,15 @@ def fit_thresholds(
     if how == 'challenge' and weights is None: raise ECGError('the rule challenge needs weights: read them with `challenge_weights`')
     rules = ['f1' if how == 'challenge' else how]*len(preds.classes) if isinstance(how, str) else list(how)
     if len(rules) != len(preds.classes): raise ECGError(f'{len(rules)} rules for {len(preds.classes)} classes: give one, or one a class')
-    search = [smooth_threshold if smooth and '>=' not in r and not r.startswith('expected-') else best_threshold for r in rules]
-    values = np.array([f(t, p, r) for f, t, p, r in zip(search, valid.truth.T, valid.prob.T, rules)])
-    if how == 'challenge': values = challenge_thresholds(valid.truth, valid.prob, weights, values, preds.classes.index('Normal') if 'Normal' in preds.classes else 0)
+    free = ['>=' not in r and not r.startswith('expected-') for r in rules]
+    values = np.array([(smooth_threshold if smooth and f else best_threshold)(t, p, r) for f, t, p, r in zip(free, valid.truth.T, valid.prob.T, rules)])
+    goodness = mean_goodness(rules)
+    if how == 'challenge':
+        normal = preds.classes.index('Normal') if 'Normal' in preds.classes else 0
+        values, goodness = challenge_thresholds(valid.truth, valid.prob, weights, values), lambda t, a: challenge_score(t, a, weights, normal)
     about = {'rule': how if isinstance(how, str) else rules, 'n_records': len(valid), 'positives': valid.truth.sum(0).tolist()}
-    return Thresholds(values, preds.classes, about=about, chosen_on=tuple(sorted(valid.marks)), **decoding)
+    at = Thresholds(values, preds.classes, about=about, chosen_on=tuple(sorted(valid.marks)), **decoding)
+    return shift_thresholds(at, valid.truth, valid.prob, goodness) if together and all(free) else at
 
 # %% ../nbs/60_thresholds.ipynb #77fcd078
 def threshold_intervals(
