@@ -10,6 +10,7 @@ __all__ = ['split_of_fold', 'store_outputs', 'first_labels', 'predictions_of', '
 
 # %% ../nbs/83_runs.ipynb #58920f0c
 import json, sys, warnings
+from contextlib import contextmanager
 from zlib import crc32
 from pathlib import Path
 import numpy as np
@@ -157,9 +158,14 @@ def _say(preds, metrics, out):
 
 def _scores(preds, predictor, part, n_skipped):
     "The scores of one part; what is undefined is said once and in words, where they are printed."
+    with _quiet(): return evaluate(preds, predictor.thresholds, part, n_skipped)
+
+@contextmanager
+def _quiet():
+    "No warning of undefined scores: what is undefined is said in words, once."
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', UndefinedScore)
-        return evaluate(preds, predictor.thresholds, part, n_skipped)
+        yield
 
 def _number(x): return 'undefined' if x is None else f'{x:.3f}'
 
@@ -221,7 +227,7 @@ def evaluate_run(
     if metrics['n_seen_in_training']: print(f'{metrics["n_seen_in_training"]} recordings that the model has seen in training are left out of the scores')
     paths = dict(zip(table['id'], table.path))
     _write_table(skipped, out/'skipped.csv'); _write_table(to_table(preds), out/'predictions.csv'); save_predictions(preds, out/'predictions.parquet')
-    write_report(preds, predictor.thresholds, out/'report.html', f'{Path(test_path).name}, scored by {model or "the shipped model"}', skipped, table.source.to_numpy(),
+    with _quiet(): write_report(preds, predictor.thresholds, out/'report.html', f'{Path(test_path).name}, scored by {model or "the shipped model"}', skipped, table.source.to_numpy(),
         mistake_pictures(preds, lambda name: read_record(paths[name]), predictor.thresholds), {k: v for k, v in predictor.about.items() if k not in ('seen', 'per_class')})
     _write_json(metrics, out/'metrics.json')
     _say(preds, metrics, out)
