@@ -6,7 +6,7 @@ Docs: https://ecg-nbdev.github.io/ecg_nbdev/thresholds.html.md"""
 
 # %% auto #0
 __all__ = ['RULES', 'cuts', 'rule', 'best_threshold', 'cost_rules', 'logit', 'smooth_threshold', 'challenge_thresholds',
-           'Thresholds', 'shift_thresholds', 'mean_goodness', 'fit_thresholds', 'threshold_intervals']
+           'Thresholds', 'shift_thresholds', 'mean_goodness', 'fit_thresholds', 'check_unseen', 'threshold_intervals']
 
 # %% ../nbs/60_thresholds.ipynb #558cf5bf
 from dataclasses import dataclass, field, replace
@@ -140,11 +140,6 @@ class Thresholds:
         object.__setattr__(self, 'chosen_on', tuple(self.chosen_on))
         if self.values.shape != (len(self.classes),): raise ECGError(f'{len(self.values)} thresholds for {len(self.classes)} classes: give one a class')
 
-    def check(self, preds:Predictions):
-        "Raises CohortError where one of these recordings has chosen the thresholds."
-        seen = np.isin(preds.marks, self.chosen_on) if self.chosen_on else np.zeros(0)
-        if seen.any(): raise CohortError(f'{seen.sum()} of {len(preds)} recordings, {preds.ids[seen.argmax()]} the first, have chosen these thresholds: score on recordings that nothing has seen')
-
     def margin(self, prob:np.ndarray)->np.ndarray:
         "How far each probability lies beyond its threshold, (n, K), logit scale."
         return logit(np.asarray(prob, float))-logit(self.values)
@@ -216,6 +211,16 @@ def fit_thresholds(
     about = {'rule': how if isinstance(how, str) else rules, 'n_records': len(valid), 'positives': valid.truth.sum(0).tolist()}
     at = Thresholds(values, preds.classes, about=about, chosen_on=tuple(sorted(valid.marks)), **decoding)
     return shift_thresholds(at, valid.truth, valid.prob, goodness) if together and all(free) else at
+
+def check_unseen(
+    preds:Predictions, # about to be scored
+    thresholds, # an operating point, with the marks of what has chosen it as `chosen_on`; or None
+    role:str='test', # recordings that are scored; train and valid ones may be known
+):
+    "Raises CohortError where test recordings have chosen the operating point."
+    part = preds.of(role)
+    seen = np.isin(part.marks, thresholds.chosen_on) if role == 'test' and thresholds is not None and len(part) and thresholds.chosen_on else np.zeros(0)
+    if seen.any(): raise CohortError(f'{seen.sum()} of {len(part)} test recordings, {part.ids[seen.argmax()]} the first, have chosen this operating point: score on recordings that nothing has seen')
 
 # %% ../nbs/60_thresholds.ipynb #77fcd078
 def threshold_intervals(

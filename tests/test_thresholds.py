@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 from ecg_nbdev.core import CLASSES, CohortError, ECGError
 from ecg_nbdev.metrics import challenge_score
 from ecg_nbdev.predictions import Predictions
-from ecg_nbdev.thresholds import Thresholds, best_threshold, challenge_thresholds, cost_rules, cuts, fit_thresholds, smooth_threshold, threshold_intervals
+from ecg_nbdev.thresholds import Thresholds, best_threshold, challenge_thresholds, check_unseen, cost_rules, cuts, fit_thresholds, smooth_threshold, threshold_intervals
 
 tables = st.tuples(st.integers(1, 80), st.integers(0, 2**31), st.integers(1, 20))
 probs = st.integers(0, 2**31).map(lambda seed: np.random.default_rng(seed).uniform(size=(20, 9))**2)
@@ -131,11 +131,11 @@ def test_cheating_is_noticed_whatever_the_role_says():
     preds = made()
     at = fit_thresholds(preds)
     cheat = replace(preds, role='test')
-    with pytest.raises(CohortError, match='200 of 200 recordings, R0 the first, have chosen'): at.check(cheat)
-    with pytest.raises(CohortError, match='1 of 1'): Thresholds.from_dict(at.to_dict()).check(cheat.take([7]))
+    with pytest.raises(CohortError, match='200 of 200 test recordings, R0 the first, have chosen'): check_unseen(cheat, at)
+    with pytest.raises(CohortError, match='1 of 1'): check_unseen(cheat.take([7]), Thresholds.from_dict(at.to_dict()))
     renamed = replace(cheat, ids=[f'X{i}' for i in range(200)])  # the key stays with the recording
-    with pytest.raises(CohortError): at.check(renamed)
-    at.check(replace(preds, provenance={'data': 'elsewhere'}, key=None))  # R0 of another data set is another recording
+    with pytest.raises(CohortError): check_unseen(renamed, at)
+    check_unseen(replace(cheat, provenance={'data': 'elsewhere'}, key=None), at)  # R0 of another data set is another recording
 
 
 def test_bad_input_is_one_line():
