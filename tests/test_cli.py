@@ -76,6 +76,21 @@ def test_prediction_speaks_json_and_csv(trained):
     assert len(lines) == 2 and lines[0].startswith('record,Normal,AF')
 
 
+def test_a_label_set_a_class_is_an_option_of_training(trained, tmp_path):
+    root, _ = trained
+    run('ecg-train', '--data-path', root/'data', '--out', tmp_path/'sets', '--arch', 'crnn', '--epochs', 1, '--approach', 'powerset')
+    config = json.loads((tmp_path/'sets'/'config.json').read_text())
+    assert config['thresholds'] is None and ['RBBB'] in config['label_sets'] and config['model']['n_classes'] == len(config['label_sets'])
+    file = sorted((root/'data').rglob('*.hea'))[0]
+    assert json.loads(run('ecg-predict', file, '--model', tmp_path/'sets').stdout)[0]['labels'] in config['label_sets']
+
+
+def test_the_shipped_model_predicts_without_a_model_named(trained):
+    root, _ = trained
+    answer = json.loads(run('ecg-predict', sorted((root/'data').rglob('*.hea'))[0]).stdout)
+    assert len(answer) == 1 and answer[0]['labels']
+
+
 @pytest.mark.parametrize('command, args, says', [
     ('ecg-train', ('--data-path', '/nowhere/at/all'), '/nowhere/at/all'),
     ('ecg-evaluate', ('--test-path', '/nowhere/at/all', '--model', '/no/model'), '/no'),
