@@ -244,10 +244,11 @@ class ConvStem(nn.Module):
         x:torch.Tensor, # (B, leads, n) mV, 0 where there is no sample
         there:torch.Tensor, # (B, 1, n) float, 1 where there is a sample
     )->tuple: # (B, n_out, steps), (B, 1, steps)
-        for conv, norm, stride in zip(self.convs, self.norms, self.strides):
-            x = norm(conv(x)).relu()
+        whole = self.training and not (there.any(-1) & ~there.all(-1)).any()  # then the last layer's mask is enough
+        for i, (conv, norm, stride) in enumerate(zip(self.convs, self.norms, self.strides)):
+            x = norm(conv(x)).relu_()
             there = F.max_pool1d(there, stride, ceil_mode=True)
-            x = x*there.to(x.dtype)
+            if not whole or i == len(self.convs)-1: x = x*there.to(x.dtype)
         return x, there
 
 # %% ../nbs/39_blocks.ipynb #61eaa14f

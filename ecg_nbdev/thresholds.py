@@ -220,7 +220,7 @@ def check_unseen(
     "Raises CohortError where test recordings have chosen the operating point."
     part = preds.of(role)
     seen = np.isin(part.marks, thresholds.chosen_on) if role == 'test' and thresholds is not None and len(part) and thresholds.chosen_on else np.zeros(0)
-    if seen.any(): raise CohortError(f'{seen.sum()} of {len(part)} test recordings, {part.ids[seen.argmax()]} the first, have chosen this operating point: score on recordings that nothing has seen')
+    if seen.any(): raise CohortError(f'{seen.sum()} of {len(part)} test recordings, {part.ids[seen.argmax()]} the first, have chosen these thresholds: score on recordings that nothing has seen')
 
 # %% ../nbs/60_thresholds.ipynb #77fcd078
 def threshold_intervals(

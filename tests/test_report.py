@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ecg_nbdev.core import CLASSES
+from ecg_nbdev.core import CLASSES, CohortError
+from ecg_nbdev.decoding import fit_decoder
 from ecg_nbdev.evaluation import answer, evaluate, judged, report_table, single_answer
 from ecg_nbdev.metrics import cpsc2018_matrix, cpsc2018_score, exact_match, f_score
 from ecg_nbdev.predictions import Predictions
@@ -187,7 +188,9 @@ def test_sliders_give_the_numbers_of_python(view, report):
     agrees(page, preds, replace(operating, values=page.evaluate('now')))
     page.click('#copy')
     page.get_by_text('Copied').wait_for()
-    assert Thresholds.from_dict(json.loads(page.evaluate('navigator.clipboard.readText()'))).values.tolist() == page.evaluate('now')
+    copied = Thresholds.from_dict(json.loads(page.evaluate('navigator.clipboard.readText()')))
+    assert copied.values.tolist() == page.evaluate('now')
+    with pytest.raises(CohortError, match='have chosen'): answer(preds, copied)
     page.click('#reset')
     agrees(page, preds, operating)
     assert page.locator('#reset').is_disabled()
@@ -257,6 +260,8 @@ def cases():
     yield 'no mistakes', (answer(replace(preds, prob=preds.truth*.9+.05), operating), operating)
     yield 'all alike', (answer(replace(preds, prob=np.full(preds.prob.shape, .3)), operating), operating)
     yield 'label sets, no thresholds', (replace(preds, answer=preds.prob >= np.sort(preds.prob, 1)[:, -1:]), None)
+    sets = fit_decoder(preds)
+    yield 'a decoder of sets', (answer(preds, sets), sets)
     yield 'some carry no class', (answer(replace(preds, truth=preds.truth & (np.arange(len(preds)) % 4 > 0)[:, None], first=None), operating), operating)
     two = answer(Predictions(list('abcd'), [[.9, .2], [.1, .7], [.4, .45], [.8, .9]], [[1, 0], [0, 1], [1, 0], [1, 1]], 'test', ('sick', 'well')), Thresholds([.5, .5], ('sick', 'well')))
     yield 'two other classes', (two, Thresholds([.5, .5], ('sick', 'well')))
@@ -269,5 +274,5 @@ def test_odd_predictions(view, tmp_path, case):
     if name != 'two other classes': agrees(page, preds, operating)
     assert page.locator('.point').count() == len(preds.classes)
     assert page.evaluate('document.documentElement.scrollWidth') <= 390
-    assert page.locator('input').count() == (2*len(preds.classes) if operating else 0)
+    assert page.locator('input').count() == (2*len(preds.classes) if isinstance(operating, Thresholds) else 0)
     assert 'NaN' not in unescape(page.locator('main').inner_text())

@@ -3,7 +3,7 @@
 const D = JSON.parse(document.getElementById('data').textContent), K = D.classes.length, N = D.ids.length
 const bytes = text => Uint8Array.from(atob(text), c => c.charCodeAt(0))
 const bits = text => { const b = bytes(text); return Uint8Array.from({length: N*K}, (_, i) => b[i >> 3] >> (7-(i & 7)) & 1) }
-const prob = new Float64Array(bytes(D.prob).buffer), truth = bits(D.truth), given = bits(D.answer), saved = D.thresholds && D.thresholds.values
+const prob = new Float64Array(bytes(D.prob).buffer), truth = bits(D.truth), saved = D.thresholds && D.thresholds.values
 const each = (n, f) => Array.from({length: n}, (_, i) => f(i)), sum = a => a.reduce((s, v) => s+v, 0), mean = a => { const known = a.filter(v => !Number.isNaN(v)); return known.length ? sum(known)/known.length : NaN } // of what is defined
 const clip = (v, low, high) => Math.min(Math.max(v, low), high)
 const logit = p => { p = clip(p, 1e-6, 1-1e-6); return Math.log(p)-Math.log1p(-p) }
@@ -28,11 +28,7 @@ function decode(at) {
   }
   return {answer, top}
 }
-function asGiven() {
-  const top = new Uint8Array(N)
-  for (let i = 0; i < N; i++) { let best = -1; for (let k = 0; k < K; k++) if (given[i*K+k] && (best < 0 || prob[i*K+k] > prob[i*K+best])) best = k; top[i] = Math.max(best, 0) }
-  return {answer: given, top}
-}
+const answers = at => at ? decode(at) : {answer: bits(D.answer), top: D.top}
 
 // -- scores, NaN where they are not defined
 const ratio = (a, b, otherwise = 0) => b > 0 ? a/b : otherwise
@@ -125,7 +121,7 @@ const together = Y => each(K, a => each(K, b => { let n = 0; for (let i = 0; i <
 
 // -- the page
 const now = saved && saved.slice(), boxes = $$('.point'), drawn = boxes.map((box, k) => draw(k, box))
-const first = score(saved ? decode(saved) : asGiven()), carried = together(truth), most = Math.max(...carried.flat())
+const first = score(answers(saved)), carried = together(truth), most = Math.max(...carried.flat())
 heat($('#carried'), carried, () => most)
 function names(k, S) {
   const box = $('details', boxes[k])
@@ -137,7 +133,7 @@ function names(k, S) {
   $('.who', box).innerHTML = list(1, 'Missed')+list(0, 'False')
 }
 function render() {
-  const S = score(saved ? decode(now) : asGiven()), moved = saved && now.some((v, k) => v !== saved[k])
+  const S = score(answers(now)), moved = saved && now.some((v, k) => v !== saved[k])
   S.rows.forEach((r, k) => {
     const shown = {...r, threshold: now && now[k]}
     for (const root of [boxes[k], $(`#classes tr[data-k="${k}"]`)]) $$('[data-field]', root).forEach(node => put(node, shown[node.dataset.field], ['tp', 'fp', 'fn', 'tn'].includes(node.dataset.field) ? 0 : 3))
@@ -179,7 +175,7 @@ boxes.forEach((box, k) => $('details', box).ontoggle = render)
 if (saved) {
   $('#reset').onclick = () => { boxes.forEach(box => box.reset()); render() }
   $('#copy').onclick = async event => {
-    const text = JSON.stringify({...D.thresholds, values: now, about: {chosen: 'by hand, on the recordings of this report'}}), button = event.target
+    const text = JSON.stringify({...D.thresholds, values: now, about: {chosen: 'by hand, on the recordings of a report'}, chosen_on: [...new Set([...D.thresholds.chosen_on, ...D.marks])]}), button = event.target
     try { await navigator.clipboard.writeText(text); button.textContent = 'Copied' } catch { prompt('Thresholds', text) }
     setTimeout(() => button.textContent = 'Copy thresholds', 1500)
   }
