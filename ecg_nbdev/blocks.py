@@ -12,10 +12,12 @@ __all__ = ['CELLS', 'patches', 'reading_order', 'reverse', 'run_block', 'one_by_
 import ctypes, platform
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from math import prod
 from threading import Barrier
 import torch
 import torch.nn.functional as F
 from torch import nn
+from .core import LEADS
 
 # %% ../nbs/39_blocks.ipynb #b41f9829
 def patches(
@@ -227,29 +229,37 @@ class ConvStem(nn.Module):
     "Strided convolutions: shapes of waves, fewer and fewer steps a second."
     def __init__(self,
         fs:float, # sampling rate, Hz
-        leads:int, # leads that it reads together: 1 or 12
-        widths=(16, 32, 64), # channels of each layer
-        rates=(50, 25, 12.5), # steps a second behind each layer
-        groups:int=1, # 12: each lead has filters of its own
+        kind:str='shared', # 'shared': one for all leads; 'separate': one a lead; 'joint': one that reads all leads at once
+        widths=(16, 32, 64, 64), # channels of each layer, for each lead unless joint
+        rates=(50, 25, 12.5, 6.25), # steps a second behind each layer
     ):
         super().__init__()
-        sizes, self.strides = [leads, *(groups*w for w in widths)], [max(1, round(a/b)) for a, b in zip([fs, *rates], rates)]
+        n_in, self.leads = {'shared': (1, len(LEADS)), 'separate': (len(LEADS), len(LEADS)), 'joint': (len(LEADS), 1)}[kind]
+        groups = len(LEADS) if kind == 'separate' else 1
+        sizes, self.strides = [n_in, *(groups*w for w in widths)], [max(1, round(a/b)) for a, b in zip([fs, *rates], rates)]
         kernels = [2*round(.045*fs)+1, *[5]*(len(widths)-1)]
-        self.convs = nn.ModuleList(nn.Conv1d(a, b, k, s, k//2, groups=groups, bias=False)
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, (1, k), (1, s), (0, k//2), groups=groups, bias=False)
                                    for a, b, k, s in zip(sizes, sizes[1:], kernels, self.strides))
-        self.norms = nn.ModuleList(nn.BatchNorm1d(n) for n in sizes[1:])
-        self.n_out = sizes[-1]
+        self.norms = nn.ModuleList(nn.BatchNorm2d(n) for n in sizes[1:])
+        self.shared, self.n_out = kind == 'shared', widths[-1]
 
     def forward(self,
-        x:torch.Tensor, # (B, leads, n) mV, 0 where there is no sample
-        there:torch.Tensor, # (B, 1, n) float, 1 where there is a sample
-    )->tuple: # (B, n_out, steps), (B, 1, steps)
-        whole = self.training and not (there.any(-1) & ~there.all(-1)).any()  # then the last layer's mask is enough
-        for i, (conv, norm, stride) in enumerate(zip(self.convs, self.norms, self.strides)):
-            x = norm(conv(x)).relu_()
-            there = F.max_pool1d(there, stride, ceil_mode=True)
-            if not whole or i == len(self.convs)-1: x = x*there.to(x.dtype)
-        return x, there
+        x:torch.Tensor, # (B, 12, n) mV, 0 where there is no sample
+        there:torch.Tensor, # (B, 12, n) whether there is a sample
+    )->tuple: # (B, leads, steps, n_out) waves and (B, leads, steps) whether a step has any sample; leads is 1 where joint
+        if self.shared: x, mask = x.flatten(0, 1)[:, None, None], there.flatten(0, 1)[:, None, None]
+        else: x, mask = x[:, :, None], there.any(1)[:, None, None]
+        gaps = not self.training or (mask.any(-1) & ~mask.all(-1)).any()  # without any, the mask in the end is enough
+        mask = mask.float()
+        for conv, norm, stride in zip(self.convs, self.norms, self.strides):
+            x = norm(conv(x).contiguous(memory_format=torch.channels_last)).relu_()
+            mask = F.max_pool2d(mask, (1, stride), ceil_mode=True)
+            if gaps: x = x*mask.to(x.dtype)
+        waves = x[:, :, 0].transpose(1, 2)
+        waves = waves.unflatten(0, (-1, self.leads)) if self.shared else waves.unflatten(-1, (self.leads, -1)).transpose(1, 2)
+        kept = there if self.leads > 1 else there.any(1, keepdim=True)
+        kept = F.max_pool1d(kept.float(), prod(self.strides), ceil_mode=True)
+        return waves*kept[..., None].to(waves.dtype), kept > 0
 
 # %% ../nbs/39_blocks.ipynb #61eaa14f
 class LeadAttention(nn.Module):

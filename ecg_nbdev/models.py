@@ -195,12 +195,12 @@ class LeadBranches(nn.Module):
         self.head, self.n_out = nn.Linear(width, n_classes), 2*width
 
     def forward(self,
-        waves:torch.Tensor, # (B, 12, n_in, steps), not negative
-        kept:torch.Tensor, # (B, 12 or 1, steps) whether a step has any sample
-        present:torch.Tensor, # (B, 12) bool
+        waves:torch.Tensor, # (B, 12, steps, n_in), 0 where there is no sample
+        kept:torch.Tensor, # (B, 12, steps) whether a step has any sample
     )->tuple: # (B, n_out), (B, 12, n_classes) logits, NaN where the lead is not there
-        mean = waves.sum(-1)/kept.sum(-1, keepdim=True).clamp(min=1)
-        token = self.token(torch.cat([mean, waves.max(-1).values], -1)).relu()+self.lead
+        present = kept.any(-1)
+        mean = waves.sum(2)/kept.sum(2)[..., None].clamp(min=1)
+        token = self.token(torch.cat([mean, waves.max(2).values], -1)).relu()+self.lead
         by_lead = self.head(token).masked_fill(~present[..., None], float('nan'))
         if self.attention is not None: token = self.attention(token, present)
         part = present[..., None]
@@ -214,8 +214,8 @@ class CRNN(ECGNet):
         n_classes:int=9, # logits
         fs:float=100, # sampling rate of the windows, Hz
         stem:str='shared', # 'shared': one for all leads; 'separate': one a lead; 'joint': one that reads all leads at once
-        widths=(16, 32, 64), # channels of the stem's layers (for each lead, unless joint)
-        rates=(50, 25, 12.5), # steps a second behind each layer of the stem
+        widths=(16, 32, 64, 64), # channels of the stem's layers, for each lead unless joint
+        rates=(50, 25, 12.5, 6.25), # steps a second behind each layer of the stem
         width:int=128, # features of a step that enters the recurrent network
         hidden:int=64, # width of a direction
         layers:int=1, # recurrent layers
@@ -231,28 +231,22 @@ class CRNN(ECGNet):
     ):
         if stem not in ('shared', 'separate', 'joint'): raise ValueError(f"no stem '{stem}': choose one of shared, separate, joint")
         super().__init__(locals())
-        self.fold, self.supervise = stem == 'shared', supervise and stem != 'joint'
-        n = len(LEADS)
-        self.stem = ConvStem(fs, 1 if self.fold else n, widths, rates, n if stem == 'separate' else 1)
-        waves = self.stem.n_out*(n if self.fold else 1)
-        self.mix = nn.Sequential(nn.Conv1d(waves, width, 1, bias=False), nn.BatchNorm1d(width), nn.ReLU())
+        self.stem = ConvStem(fs, stem, widths, rates)
+        self.supervise = supervise and stem != 'joint'
+        self.mix = nn.Sequential(nn.Linear(self.stem.leads*self.stem.n_out, width, bias=False), nn.BatchNorm1d(width), nn.ReLU())
         self.recurrent = Recurrent(width, hidden, 1, layers, bidirectional, cell, dropout)
         self.pool = Pool(self.recurrent.n_out, pool, ways=self.recurrent.ways)
-        self.branches = None if stem == 'joint' else LeadBranches(waves//n, n_classes, lead_attention)
+        self.branches = None if stem == 'joint' else LeadBranches(self.stem.n_out, n_classes, lead_attention)
         self.join = joining(self.pool.n_out+(self.branches.n_out if self.branches else 0), fc, n_classes, dropout)
 
     def read(self, x):
         there = ~x.isnan()
-        seen = there.any(1, keepdim=True)
-        x = x.masked_fill(~there, 0.)
-        if self.fold: waves, kept = self.stem(x.flatten(0, 1)[:, None], there.flatten(0, 1)[:, None].float())
-        else: waves, kept = self.stem(x, seen.float())
-        if self.fold: waves, kept = waves.unflatten(0, (-1, len(LEADS))).flatten(1, 2), kept.unflatten(0, (-1, len(LEADS))).flatten(1, 2)
-        kept = kept > 0
-        mixed = self.mix(waves).permute(2, 0, 1)[None]
-        pooled = self.pool(self.recurrent(mixed, reading_order(kept)), kept.any(1).T[None])[0]
+        waves, kept = self.stem(x.masked_fill(~there, 0.), there)
+        steps = waves.permute(2, 0, 1, 3).flatten(2)
+        mixed = self.mix(steps.flatten(0, 1)).unflatten(0, (len(steps), -1))
+        pooled = self.pool(self.recurrent(mixed[None], reading_order(kept)), kept.any(1).T[None])[0]
         if self.branches is None: return self.join(pooled)
-        summary, by_lead = self.branches(waves.unflatten(1, (len(LEADS), -1)), kept, there.any(-1))
+        summary, by_lead = self.branches(waves, kept)
         logits = self.join(torch.cat([pooled, summary], -1))
         return (logits, by_lead) if self.training and self.supervise else logits
 
@@ -277,7 +271,7 @@ def create_model(
 def _recurrent_flops(block, x, out): return 2*x.shape[0]*x.shape[1]*sum(w.numel() for w in block.parameters() if w.dim() == 2)
 
 FLOPS = {nn.LSTM: _recurrent_flops, nn.GRU: _recurrent_flops, nn.Linear: lambda layer, x, out: 2*out.numel()*layer.in_features,
-         nn.Conv1d: lambda layer, x, out: 2*out.numel()*layer.weight[0].numel()}
+         nn.Conv2d: lambda layer, x, out: 2*out.numel()*layer.weight[0].numel()}
 
 def forward_cost(
     model:nn.Module, # any network

@@ -202,7 +202,7 @@ def test_onnx_takes_a_batch_of_any_size(model, tmp_path):
 
 def test_steps_and_parameters():
     assert model_cost(create_model('multilead', patch=1))['steps'] == 1000
-    assert [model_cost(create_model('crnn', fs=fs))['steps'] for fs in (100, 250, 500)] == [125]*3
+    assert [model_cost(create_model('crnn', fs=fs))['steps'] for fs in (100, 250, 500)] == [63]*3
     small = create_model('joint', hidden=8, layers=1, bidirectional=False, pool=('mean',), patch=1, n_classes=2)
     assert model_cost(small, 1)['parameters'] == 4*8*(12+8+2)+2*8+2
     assert model_cost(small, 1)['flops'] == 2*(100*4*8*(12+8)+2*8)
