@@ -242,6 +242,8 @@ def test_light_and_dark_are_switched(view, report):
     assert paper() != before
     page.emulate_media(media='print')
     assert paper() == before # ink on white paper, whatever the screen shows
+    page.set_viewport_size({'width': 700, 'height': 1000}) # A4 with margins
+    assert page.evaluate("Math.max(...[...document.querySelectorAll('main *')].map(e => e.getBoundingClientRect().right))") <= 700
     assert page.pdf().startswith(b'%PDF')
 
 @pytest.mark.browser

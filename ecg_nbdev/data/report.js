@@ -85,12 +85,12 @@ function curves(k) { // one sweep from the highest probability down: all that th
   order.forEach((i, j) => {
     truth[i*K+k] ? tp++ : fp++
     const p = prob[i*K+k]
-    if (j+1 === N || prob[order[j+1]*K+k] !== p) cuts.push({v: far[i*K+k], sens: P ? tp/P : NaN, spec: N > P ? 1-fp/(N-P) : NaN, ppv: tp/(tp+fp), f1: ratio(2*tp, P+tp+fp)})
+    if (j+1 === N || prob[order[j+1]*K+k] !== p) cuts.push({v: far[i*K+k], sens: P ? tp/P : NaN, spec: N > P ? 1-fp/(N-P) : NaN, ppv: P ? tp/(tp+fp) : NaN, f1: P ? 2*tp/(P+tp+fp) : NaN})
   })
   const low = clip(Math.min(cuts[cuts.length-1].v, saved ? logit(saved[k])-1 : 0), -13.8, 13), high = clip(Math.max(cuts[0].v, saved ? logit(saved[k])+1 : 0), low+1, 13.8)
   return {cuts, P, low, high}
 }
-const marks = [1e-5, 1e-4, .001, .01, .1, .5, .9, .99, .999, .9999]
+const marks = [.5, .1, .9, .01, .99, .001, .999, 1e-4, .9999, 1e-5, .3, .7, .2, .8, .05, .95, .02, .98] // the more telling ones first
 function draw(k, box) {
   const c = curves(k), [W, H] = SIZE, at = v => (v-c.low)/(c.high-c.low)
   const none = text => `<p class="soft">${text}</p>`
@@ -100,8 +100,10 @@ function draw(k, box) {
   $('.roc', box).innerHTML += half ? frame(W, H, roc, unit, '1 − specificity', 'sensitivity') : none('No ROC curve: '+(c.P ? 'every' : 'no')+' recording carries it.')
   $('.pr', box).innerHTML += c.P ? frame(W, H, pr, unit, 'sensitivity', 'PPV') : none('No curve: no recording carries it.')
   $('.reliability', box).innerHTML += frame(W, H, reliability(k, W, H), unit, 'probability given', 'share that carries it')
-  const [V, U] = WIDE, ticks = marks.map(p => [at(logit(p)), p]).filter(([x]) => x > .02 && x < .98)
-  const sweep = ['spec', 'ppv', 'sens', 'f1'].map(name => `<path class="${name}" d="${line(c.cuts.map(q => [at(q.v), q[name]]), V, U)}"/>`).join('')+`<path class="at" d="M0 0V${U}"/>`
+  const [V, U] = WIDE, ticks = marks.reduce((kept, p) => { const x = at(logit(p)); return x < .02 || x > .98 || kept.some(([other]) => Math.abs(x-other) < .13) ? kept : [...kept, [x, p]] }, [])
+  const all = c.cuts[c.cuts.length-1], nobody = {v: c.cuts[0].v, sens: c.P ? 0 : NaN, spec: c.P < N ? 1 : NaN, ppv: NaN, f1: c.P ? 0 : NaN} // to both edges: everyone answered, nobody answered
+  const whole = [{...nobody, v: c.high}, nobody, ...c.cuts, {...all, v: c.low}]
+  const sweep = ['spec', 'ppv', 'sens', 'f1'].map(name => `<path class="${name}" d="${line(whole.map(q => [at(q.v), q[name]]), V, U)}"/>`).join('')+`<path class="at" d="M0 0V${U}"/>`
   $('.sweep .plot', box).innerHTML = frame(V, U, saved ? sweep : sweep.replace(/<path class="at".*/, ''), ticks, 'threshold', 'scores')
   return c
 }
