@@ -29,6 +29,10 @@ def lab(tmp_path_factory):
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
         port = s.getsockname()[1]
+    settings = home/'config/lab/user-settings/@jupyterlab'
+    for name, value in (('notebook-extension/tracker', {'windowingMode': 'none'}), ('apputils-extension/notification', {'fetchNews': 'false'})): # all cells in the page, no question about news
+        (settings/name).parent.mkdir(parents=True)
+        (settings/f'{name}.jupyterlab-settings').write_text(json.dumps(value))
     env = {**os.environ, 'JUPYTER_CONFIG_DIR': str(home/'config'), 'JUPYTER_RUNTIME_DIR': str(home/'runtime'), 'IPYTHONDIR': str(home/'ipython'), 'PYTHONPATH': str(ROOT)}
     log = (home/'log').open('w')
     server = subprocess.Popen([sys.executable, '-m', 'jupyterlab', '--no-browser', '--ip=127.0.0.1', f'--port={port}', '--ServerApp.port_retries=0', '--IdentityProvider.token=', '--allow-root',
@@ -46,16 +50,19 @@ def lab(tmp_path_factory):
 
 @pytest.mark.browser
 def test_the_slider_in_jupyterlab(lab):
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import TimeoutError, sync_playwright
     url, folder = lab
     with sync_playwright() as p:
         browser = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(viewport={'width': 1400, 'height': 3000}) # tall: JupyterLab draws only cells that are in sight
+        page = browser.new_page(viewport={'width': 1400, 'height': 1000})
         page.goto(f'{url}/lab/tree/{NOTEBOOK.name}')
         page.locator('.jp-Notebook .jp-CodeCell').first.wait_for(timeout=90_000)
-        page.locator('[data-status=idle].jp-Notebook-ExecutionIndicator').wait_for(timeout=90_000)
-        page.locator('.lm-MenuBar-itemLabel', has_text=re.compile('^Run$')).click()
-        page.locator('.lm-Menu-itemLabel', has_text=re.compile('^Run All Cells$')).click()
+        page.get_by_text('Python 3 (ipykernel) | Idle').wait_for(timeout=90_000)
+        for _ in range(10): # what is asked before the browser and the kernel are connected is lost
+            page.locator('.lm-MenuBar-itemLabel', has_text=re.compile('^Run$')).click()
+            page.locator('.lm-Menu-itemLabel', has_text=re.compile('^Run All Cells$')).click()
+            try: page.wait_for_function("() => [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].some(e => /[*0-9]/.test(e.textContent))", timeout=10_000); break
+            except TimeoutError: continue
         last_cell(page).locator('.jp-OutputArea-output').or_(page.locator(ERROR)).first.wait_for(timeout=180_000)
         assert page.locator(ERROR).all_text_contents() == []
         assert prompts(page) == [f'[{i+1}]:' for i in range(len(prompts(page)))], 'every cell has run once, in order, on this kernel'
