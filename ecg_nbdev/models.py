@@ -271,7 +271,7 @@ def create_model(
 def _recurrent_flops(block, x, out): return 2*x.shape[0]*x.shape[1]*sum(w.numel() for w in block.parameters() if w.dim() == 2)
 
 FLOPS = {nn.LSTM: _recurrent_flops, nn.GRU: _recurrent_flops, nn.Linear: lambda layer, x, out: 2*out.numel()*layer.in_features,
-         nn.Conv2d: lambda layer, x, out: 2*out.numel()*layer.weight[0].numel()}
+         **dict.fromkeys((nn.Conv1d, nn.Conv2d), lambda layer, x, out: 2*out.numel()*layer.weight[0].numel())}
 
 def forward_cost(
     model:nn.Module, # any network
