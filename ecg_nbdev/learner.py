@@ -126,14 +126,16 @@ class AverageWeights(Callback):
     order = 65
     def __init__(self,
         decay:float=0.99, # share of the old average that stays at each step
-    ): self.decay = decay
-    def before_fit(self): self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(self.decay), use_buffers=True)
+    ): self.decay, self.average = decay, None
+    def before_fit(self): self.average, self.raw = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(self.decay), use_buffers=True), None
     def before_train(self):
-        if getattr(self, 'raw', None) is not None: self.model.load_state_dict(self.raw)
+        if self.raw: self.model.load_state_dict(self.raw)
     def after_step(self): self.average.update_parameters(self.model)
     def before_validate(self):
+        if self.average is None: return  # asked for a score after training: the network holds what it should
         self.raw = copy.deepcopy(self.model.state_dict())
         self.model.load_state_dict(self.average.module.state_dict())
+    def after_fit(self): self.average = None
 
 # %% ../nbs/51_learner.ipynb #4a7a60e5
 def ecg_learner(
