@@ -75,12 +75,22 @@ def api_markdown(symbol, name, level):
     parts = [f'[source]({NBDEV["git_url"]}/blob/{NBDEV["branch"]}/{path}#L{line}){{.api-source}}', f'{"#"*level} {name}']
     try: bare = [p.replace(annotation=p.empty) for p in inspect.signature(symbol).parameters.values() if p.name != 'self']
     except ValueError: bare = None
-    if bare is not None: parts.append(f'```python\n{name}{inspect.Signature(bare)}\n```')
-    parts.append(inspect.getdoc(symbol) or '')
-    table = DocmentTbl(symbol)._repr_markdown_() if bare else ''
+    if bare is not None: parts.append(f'```python\n{name}{call(bare)}\n```')
+    parts.append(words(inspect.getdoc(symbol) or ''))
+    table = words(named(DocmentTbl(symbol)._repr_markdown_())) if bare else ''
     table = re.sub(r'\b(?:ecg_nbdev|numpy|pandas|pathlib|torch)\.(?:\w+\.)*(\w+)', r'\1', table.replace('| NoneType |', '| |'))
     if inspect.isclass(symbol): table += methods(symbol)
     return '\n\n'.join(['::: {.api}', *parts, table, ':::'])
+
+def named(text):
+    "Functions and classes by their names, not by where this process holds them."
+    return re.sub(r"<(?:bound method|built-in function|function|class) '?(?:[\w.]+\.)?(\w+)'?(?: at 0x\w+)?>", r'\1', text)
+
+def call(parameters): return named(str(inspect.Signature(parameters)))
+
+def words(text):
+    "Comments such as `runs/<name>` are text, not markup; what stands between backticks is left as it is."
+    return ''.join(part if i % 2 else re.sub(r'<(?=[a-zA-Z/])', '&lt;', part) for i, part in enumerate(re.split(r'(`+[^`]*`+)', text)))
 
 def methods(cls):
     "The public methods and properties that a class defines, with the anchors that links to them use."
@@ -89,9 +99,9 @@ def methods(cls):
         fn = inspect.unwrap(getattr(member, '__func__', getattr(member, 'fget', member)) or member)
         if name.startswith('_') or not inspect.isfunction(fn): continue
         bare = [p.replace(annotation=p.empty) for p in inspect.signature(fn).parameters.values() if p.name not in ('self', 'cls')]
-        call = '' if isinstance(member, property) else str(inspect.Signature(bare)).replace('|', '\\|')
-        about = (inspect.getdoc(fn) or '').split('\n\n')[0].replace('\n', ' ').replace('|', '\\|')
-        rows.append(f'| <span id="{cls.__name__.lower()}.{name.lower()}"></span>`{name}{call}` | {about} |')
+        given = '' if isinstance(member, property) else call(bare).replace('|', '\\|')
+        about = words(inspect.getdoc(fn) or '').split('\n\n')[0].replace('\n', ' ').replace('|', '\\|')
+        rows.append(f'| <span id="{cls.__name__.lower()}.{name.lower()}"></span>`{name}{given}` | {about} |')
     return '\n\n' + '\n'.join(['| Methods | |', '| --- | --- |', *rows]) if rows else ''
 
 def processors():
@@ -241,11 +251,19 @@ ACCESS = {  # what smalldocs writes, and what keyboards and screen readers need
     '<th></th>': '<td></td>',
 }
 
+HEADER = re.compile(r'<tr[^>]*>((?:\s*<th></th>)+)((?:\s*<th>[^<]+</th>)+)\s*</tr>\s*<tr>((?:\s*<th>[^<]*</th>)+?)((?:\s*<th></th>)+)\s*</tr>')
+
+def one_header(text):
+    "pandas writes the name of an index in a second row of its own; it fits into the empty corner of the first."
+    n = lambda cells: cells.count('<th>')
+    return HEADER.sub(lambda m: f'<tr>{m[3]}{m[2]}</tr>' if (n(m[1]), n(m[2])) == (n(m[3]), n(m[4])) else m[0], text)
+
 def mend_page(text, offset, host):
     "Maths from the site itself, links to the published site made relative, and names for what has none."
     text = re.sub(r'https://cdn\.jsdelivr\.net/npm/katex@[\d.]+/dist(?:/contrib)?/', f'{offset}site_libs/katex/', text)
     text = re.sub(rf'(href=")({re.escape(host)}/?)', lambda m: m[1]+(offset or './'), text)
     text = re.sub(r'(<section id="([^"]+)"[^>]*>\s*<h\d) id="\2"', r'\1', text)  # smalldocs gives section and heading the same id
+    text = one_header(text)
     for old, new in ACCESS.items(): text = text.replace(old, new)
     return text
 
@@ -298,14 +316,23 @@ def markdown(path, figures=None):
     exporter = MarkdownExporter(config={'TagRemovePreprocessor': {'enabled': True, 'remove_input_tags': ['no-input']}})
     body, resources = exporter.from_notebook_node(nb, {'output_files_dir': figures or 'none', 'unique_key': 'readme'})
     body = re.sub(r'```\{=html\}(.*?)```', cards_as_list, body, flags=re.S)
+    body = re.sub(r'<div>\s*<style scoped>.*?</style>\s*(<table.*?</table>)(?:\s*<p>[^<]*</p>)?\s*</div>', pipe_table, body, flags=re.S)
     body = re.sub(r'^!\[(?:png|svg)\]', f'![{title}]' if figures else '![figure]', body, flags=re.M)
     body = re.sub(r'<!--.*?-->|^:{3,}[^\n]*$|\{\.api-source\}|^[ ]+$', '', body, flags=re.S | re.M)
     if not figures: body = re.sub(r'!\[figure\]\([^)]*\)', '(figure)', body)
     return f'# {title}\n\n{about}\n\n' + re.sub(r'\n{3,}', '\n\n', body).strip() + '\n', resources['outputs'] if figures else {}
 
+def pipe_table(block):
+    "A pandas table as Markdown: lines of text a person can read; what has cells over several columns or rows stays as it is."
+    if re.search(r'(?:col|row)span=', block[1]): return block[1]
+    rows = [re.findall(r'<t[hd][^>]*>(.*?)</t[hd]>', row, re.S) for row in re.findall(r'<tr[^>]*>(.*?)</tr>', one_header(block[1]), re.S)]
+    if [r[0] for r in rows] == ['', *map(str, range(len(rows)-1))]: rows = [r[1:] for r in rows] # numbers of rows say nothing
+    lines = [f'| {" | ".join(" ".join(html.unescape(c).split()).replace("|", chr(92)+"|") for c in row)} |' for row in rows]
+    return '\n'.join([lines[0], '|'+' --- |'*len(rows[0]), *lines[1:]])
+
 def cards_as_list(block):
     card = r'<a class="nb-card" href="(.*?)\.html">.*?-title">(.*?)</span><span class="nb-card-text">(.*?)</span></a>'
-    return '\n'.join(f'- [{title}]({nb}.ipynb): {about}' for nb, title, about in re.findall(card, block[1], re.S))
+    return '\n'.join(f'- [{html.unescape(title)}]({nb}.ipynb): {html.unescape(about)}' for nb, title, about in re.findall(card, block[1], re.S))
 
 def readme(pages):
     "README.md from the front page: its figures in docs/figures, its links to the notebooks."

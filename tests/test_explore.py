@@ -18,7 +18,8 @@ def images(cell): return [o for o in cell.get('outputs', []) if 'image/png' in o
 
 def test_starts_with_a_question_and_ends_with_an_answer(notebook):
     _, cells = notebook
-    assert re.match(r'# .+\n+> .+\n+\*\*Question\.\*\* .+\?', source(cells[0]), re.S)
+    assert re.fullmatch(r'# .+\n+> .+', source(cells[0]))
+    assert re.match(r'\*\*Question\.\*\* .+\?', source(cells[1]), re.S), 'in a cell of its own: what stands below the summary is lost on the page'
     assert source(cells[-2]) == '## Answer'
     answer = ''.join(cells[-1]['outputs'][-1]['data']['text/markdown'])
     assert answer.startswith('**Answer.** ') and answer.endswith('.') and 'nan' not in answer

@@ -1,5 +1,5 @@
-"""The threshold slider in a real JupyterLab: the notebook runs from top to bottom on a fresh kernel, and the slider moves by hand."""
-import json, os, re, shutil, socket, subprocess, sys, time, urllib.request
+"""Notebooks in a real JupyterLab: each runs from top to bottom on a fresh kernel, figures and numbers are drawn anew, and the threshold slider moves by hand."""
+import json, os, re, socket, subprocess, sys, time, urllib.request
 from pathlib import Path
 
 import pytest
@@ -7,25 +7,32 @@ import pytest
 from test_report import CHROMIUM, FLAGS
 
 ROOT = Path(__file__).resolve().parents[1]
-NOTEBOOK = ROOT/'nbs/71a_widget.ipynb'
-LAST = "print('chosen', chosen.thresholds.values.tolist()); print('shown', chosen.table.value)"
+SLIDER = ("import json; from ecg_nbdev.widget import shown\n"
+    "print('chosen', json.dumps(chosen.thresholds.values.tolist())); print('shown', ''.join(shown(chosen.preds, chosen.thresholds, chosen.k)))")
+LAST = { # notebook → the cell that is added at its end and prints what Python holds
+    'nbs/71a_widget.ipynb': SLIDER, 'nbs/tutorials/threshold_selection.ipynb': SLIDER,
+    'nbs/tutorials/quickstart.ipynb': "print('intervals', intervals.round(2).to_html()); print('epochs', len(log), 'recordings', len(held), 'saved', (work/'model/model.safetensors').stat().st_size)"}
 
 ERROR = '.jp-RenderedText[data-mime-type="application/vnd.jupyter.error"]'
 
 def code_cells(nb): return [c for c in nb['cells'] if c['cell_type'] == 'code']
 
+def fresh(path):
+    "A notebook without any output, with its last cell."
+    nb = json.loads((ROOT/path).read_text(encoding='utf-8'))
+    nb['cells'].append({'cell_type': 'code', 'id': 'last', 'metadata': {}, 'source': [LAST[path]]})
+    for cell in code_cells(nb): cell |= {'outputs': [], 'execution_count': None}
+    nb['metadata'] = {'kernelspec': {'name': 'python3', 'display_name': 'Python 3', 'language': 'python'}} # no saved state of widgets either
+    return json.dumps(nb)
+
 @pytest.fixture(scope='module')
 def lab(tmp_path_factory):
-    "JupyterLab on this machine alone, over a copy of the notebook with no outputs and a last cell that prints what was chosen."
+    "JupyterLab on this machine alone, over copies of the notebooks."
     if not CHROMIUM: pytest.skip('no Chromium on this machine: `apt-get install chromium`')
     pytest.importorskip('playwright.sync_api', reason='playwright is not installed: `make setup`')
     pytest.importorskip('jupyterlab', reason='JupyterLab is not installed: `make setup`')
     folder, home = tmp_path_factory.mktemp('lab'), tmp_path_factory.mktemp('home')
-    nb = json.loads(NOTEBOOK.read_text(encoding='utf-8'))
-    for cell in code_cells(nb): cell |= {'outputs': [], 'execution_count': None}
-    nb['cells'].append({'cell_type': 'code', 'id': 'last', 'metadata': {}, 'outputs': [], 'execution_count': None, 'source': [LAST]})
-    nb['metadata']['kernelspec'] = {'name': 'python3', 'display_name': 'Python 3', 'language': 'python'}
-    (folder/NOTEBOOK.name).write_text(json.dumps(nb), encoding='utf-8')
+    for path in LAST: (folder/Path(path).name).write_text(fresh(path), encoding='utf-8')
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
         port = s.getsockname()[1]
@@ -42,22 +49,30 @@ def lab(tmp_path_factory):
             try: urllib.request.urlopen(f'http://127.0.0.1:{port}/api', timeout=5); break
             except OSError: time.sleep(.5)
             assert server.poll() is None, (home/'log').read_text()
-        yield f'http://127.0.0.1:{port}', folder
+        yield f'http://127.0.0.1:{port}'
     finally:
         server.terminate()
         server.wait(30)
         log.close()
 
-@pytest.mark.browser
-def test_the_slider_in_jupyterlab(lab):
-    from playwright.sync_api import TimeoutError, sync_playwright
-    url, folder = lab
+@pytest.fixture(scope='module')
+def browser(lab):
+    from playwright.sync_api import sync_playwright
     with sync_playwright() as p:
         browser = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(viewport={'width': 1400, 'height': 1000})
-        page.goto(f'{url}/lab/tree/{NOTEBOOK.name}')
+        yield browser
+        browser.close()
+
+@pytest.fixture
+def run_all(lab, browser):
+    "Open a copy in a window of its own, run all of its cells, and check that each ran once, in order, without an error."
+    page = browser.new_page(viewport={'width': 1400, 'height': 1000})
+    def run(path):
+        from playwright.sync_api import TimeoutError
+        page.goto(f'{lab}/lab/tree/{Path(path).name}?reset')
         page.locator('.jp-Notebook .jp-CodeCell').first.wait_for(timeout=90_000)
         page.get_by_text('Python 3 (ipykernel) | Idle').wait_for(timeout=90_000)
+        assert page.locator('.jp-OutputArea-output').count() == 0, 'nothing that is seen later was saved'
         for _ in range(10): # what is asked before the browser and the kernel are connected is lost
             page.locator('.lm-MenuBar-itemLabel', has_text=re.compile('^Run$')).click()
             page.locator('.lm-Menu-itemLabel', has_text=re.compile('^Run All Cells$')).click()
@@ -65,32 +80,62 @@ def test_the_slider_in_jupyterlab(lab):
             except TimeoutError: continue
         last_cell(page).locator('.jp-OutputArea-output').or_(page.locator(ERROR)).first.wait_for(timeout=180_000)
         assert page.locator(ERROR).all_text_contents() == []
-        assert prompts(page) == [f'[{i+1}]:' for i in range(len(prompts(page)))], 'every cell has run once, in order, on this kernel'
-        chosen, shown = last_output(page)
-        widget = page.locator('.jp-OutputArea-output .widget-vbox')
-        widget.locator('select').select_option('PAC')
-        handle = widget.locator('.noUi-handle')
-        before = widget.locator('.widget-readout').text_content()
-        handle.focus()
-        for _ in range(4): page.keyboard.press('ArrowRight')
-        page.wait_for_function("before => document.querySelector('.widget-vbox .widget-readout').textContent !== before", arg=before)
-        page.wait_for_timeout(1000)
-        live = widget.locator('table').inner_html()
-        run = len(prompts(page))+1
-        last_cell(page).locator('.jp-InputArea-editor').click()
-        page.keyboard.press('Control+Enter')
-        last_cell(page).locator('.jp-InputPrompt', has_text=f'[{run}]:').wait_for()
-        after, table = last_output(page)
-        browser.close()
-    assert after[5] > chosen[5] and after[:5]+after[6:] == chosen[:5]+chosen[6:] # PAC moved, and PAC alone
+        n = len(code_cells(json.loads(fresh(path))))
+        assert prompts(page) == [f'[{i+1}]:' for i in range(n)], 'every cell has run once, in order, on this kernel'
+        return page
+    yield run
+    page.close()
+
+@pytest.mark.browser
+def test_the_quickstart_in_jupyterlab(run_all):
+    path = 'nbs/tutorials/quickstart.ipynb'
+    page = run_all(path)
+    sources = [''.join(c['source']) for c in code_cells(json.loads((ROOT/path).read_text(encoding='utf-8')))]
+    drawn = {i for i, s in enumerate(sources) if re.search(r'^plot_\w+\(', s, re.M)}
+    assert len(drawn) == 3
+    for i in drawn: # a recording, the history, the curves
+        image = page.locator('.jp-CodeCell').nth(i).locator('.jp-RenderedImage img')
+        image.scroll_into_view_if_needed()
+        page.wait_for_function('e => e.complete', arg=image.element_handle())
+        assert image.evaluate('e => e.naturalWidth') > 300
+    table = page.locator('.jp-CodeCell').nth(next(i for i, s in enumerate(sources) if 'intervals.round(2)' in s)).locator('.jp-OutputArea-output table')
+    said = last_cell(page).locator('.jp-OutputArea-output').last.text_content()
+    assert cells(table.inner_html()) == cells(said) != [] # the table on the page is what the kernel holds
+    assert (found := re.search(r'epochs (\d+) recordings (\d+) saved (\d+)', said)) and int(found[1]) == 8 and int(found[2]) == 80 and int(found[3]) > 10_000
+
+@pytest.mark.browser
+@pytest.mark.parametrize('path, name', [('nbs/71a_widget.ipynb', 'PAC'), ('nbs/tutorials/threshold_selection.ipynb', 'PAC')], ids=['widget', 'tutorial'])
+def test_the_slider_in_jupyterlab(run_all, path, name):
+    page = run_all(path)
+    chosen, shown = last_output(page)
+    widget = page.locator('.jp-OutputArea-output .widget-vbox').first
+    widget.locator('select').select_option(name)
+    handle, readout = widget.locator('.noUi-handle'), widget.locator('.widget-readout')
+    before, still = readout.text_content(), cells(widget.locator('table').inner_html())
+    handle.focus()
+    for _ in range(4): page.keyboard.press('ArrowRight')
+    page.wait_for_function("before => document.querySelector('.widget-vbox .widget-readout').textContent !== before", arg=before)
+    page.wait_for_timeout(1000)
+    live, totals = widget.locator('table').inner_html(), widget.locator('.widget-html-content').first.text_content()
+    assert cells(live) != still, 'the numbers on the page follow the slider'
+    run = len(prompts(page))+1
+    last_cell(page).locator('.jp-InputArea-editor').click()
+    page.keyboard.press('Control+Enter')
+    last_cell(page).locator('.jp-InputPrompt', has_text=f'[{run}]:').wait_for()
+    after, table = last_output(page)
+    k = NAMES.index(name)
+    assert after[k] > chosen[k] and after[:k]+after[k+1:] == chosen[:k]+chosen[k+1:] # this class moved, and it alone
     assert cells(live) == cells(table) != cells(shown) # what stands on the page is what the kernel computed
-    assert f'{after[5]:.3f}' in cells(live)
+    assert f'{after[k]:.3f}' in cells(live)
+    assert re.findall(r'\d\.\d{3}', totals) == re.findall(r'<b>(\d\.\d{3})</b>', table) # macro F1, micro F1, exact match
+
+NAMES = ('Normal', 'AF', 'I-AVB', 'LBBB', 'RBBB', 'PAC', 'PVC', 'STD', 'STE')
 
 def cells(html): return re.findall(r'<td[^>]*>\s*(.*?)\s*</td>', html)
 
 def prompts(page): return page.locator('.jp-CodeCell .jp-InputPrompt').all_text_contents()
 
-def last_cell(page): return page.locator('.jp-CodeCell', has_text="print('chosen'")
+def last_cell(page): return page.locator('.jp-CodeCell').last
 
 def last_output(page):
     text = last_cell(page).locator('.jp-OutputArea-output').last.text_content()

@@ -1,5 +1,5 @@
 """The built site: current, without dead links, and in a browser without errors, readable and narrow enough for a phone."""
-import hashlib, importlib.util, re, shutil, sys, threading
+import hashlib, importlib.util, json, re, shutil, sys, threading
 from functools import cache, partial
 from html.parser import HTMLParser
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -54,6 +54,31 @@ def test_a_new_notebook_finds_its_place():
     assert [p.section for p in new] == ['Library floors', 'Library floors', 'Explore', 'Get started', 'Guide', 'Get started']
     titles = [s['section'] for s in build.sidebar(new)['website']['sidebar']['contents']]
     assert titles == ['Get started', 'Explore', 'Library floors', 'Guide']
+
+@pytest.mark.parametrize('nb', [p.nb for p in build.pages()], ids=str)
+def test_a_title_cell_holds_the_title_alone(nb):
+    "nbdev makes title and summary of this cell, and what else it holds is lost on the page."
+    cells = [''.join(c['source']) for c in json.loads((NBS/nb).read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'markdown']
+    title = next(c for c in cells if c.startswith('# '))
+    assert not [line for line in title.splitlines()[1:] if line.strip() and not line.startswith(('>', '- '))], 'put this text into a cell of its own'
+
+def test_comments_are_text_and_functions_have_names():
+    assert build.words('an <svg> element, `a<b>` and runs/<name>, 1 < 2') == 'an &lt;svg> element, `a<b>` and runs/&lt;name>, 1 < 2'
+    assert build.named("(f=<function fit at 0x7fcb18651e40>, kind=<class 'torch.nn.Adam'>, n=1)") == '(f=fit, kind=Adam, n=1)'
+    for page in [*DOCS.rglob('*.html'), *DOCS.rglob('*.md')]: assert not re.search(r'(?:at|function \w+) 0x[0-9a-f]{6,}', page.read_text(encoding='utf-8')), page
+
+HEADED = '<thead><tr style="text-align: right;"><th></th><th>value</th><th>low</th></tr><tr><th>score</th><th></th><th></th></tr></thead><tbody><tr><th>F1|x</th><td>1</td><td>a &amp; b</td></tr></tbody>'
+
+def test_the_name_of_an_index_shares_the_header_row():
+    assert build.one_header(HEADED).split('<tbody>')[0] == '<thead><tr><th>score</th><th>value</th><th>low</th></tr></thead>'
+    named = '<tr><th>kind</th><th>a</th></tr><tr><th>class</th><th></th></tr>' # columns have a name too: both rows say something
+    assert build.one_header(named) == named
+
+def test_tables_of_the_readme_are_markdown():
+    table = lambda text: build.pipe_table(re.match('(.*)', f'<table>{text}</table>', re.S))
+    assert table(HEADED) == '| score | value | low |\n| --- | --- | --- |\n| F1\\|x | 1 | a & b |'
+    assert table('<tr><th></th><th>a</th></tr><tr><th>0</th><td>5</td></tr><tr><th>1</th><td>6</td></tr>') == '| a |\n| --- |\n| 5 |\n| 6 |'
+    assert table('<tr><th colspan="2">a</th></tr>').startswith('<table>')
 
 def test_small_enough_to_commit(): assert sum(p.stat().st_size for p in DOCS.rglob('*') if p.is_file()) < 30e6
 
