@@ -6,7 +6,7 @@ Docs: https://ecg-nbdev.github.io/ecg_nbdev/models.html.md"""
 
 # %% auto #0
 __all__ = ['MODELS', 'FLOPS', 'hide_leads', 'ECGNet', 'default_patch', 'LeadLSTM', 'LeadEmbedding', 'joining', 'MultiLeadLSTM',
-           'JointLSTM', 'LeadBranches', 'CRNN', 'create_model', 'forward_cost', 'model_cost']
+           'JointLSTM', 'LeadBranches', 'CRNN', 'create_model', 'Ensemble', 'forward_cost', 'model_cost']
 
 # %% ../nbs/40_models.ipynb #26fd1c9b
 from functools import cache, partial
@@ -254,18 +254,36 @@ class CRNN(ECGNet):
 MODELS = {'lead': LeadLSTM, 'multilead': MultiLeadLSTM, 'multilead_shared': partial(MultiLeadLSTM, shared=True, hidden=64), 'joint': JointLSTM, 'crnn': CRNN}
 
 def create_model(
-    arch:str='crnn', # of `MODELS`
+    arch:str='crnn', # of `MODELS`, or 'ensemble' with the configurations of its `members`
     n_classes:int=9, # logits
     fs:float=100, # sampling rate of the windows, Hz
     **options, # of the network
 )->nn.Module: # (B, 12, n) mV → (B, n_classes) logits
     "A network by name; its `config` holds all arguments, and `create_model(**config)` builds the same one anew."
+    if arch == 'ensemble': return Ensemble([create_model(**member) for member in options['members']])
     if arch not in MODELS: raise ValueError(f"no network '{arch}': choose one of {', '.join(MODELS)}")
     unknown = set(options)-set(signature(MODELS[arch]).parameters)
     if unknown: raise ValueError(f"network '{arch}' has no option '{sorted(unknown)[0]}': choose of {', '.join(signature(MODELS[arch]).parameters)}")
     model = MODELS[arch](n_classes=n_classes, fs=fs, **options)
     model.config['arch'] = arch
     return model
+
+# %% ../nbs/40_models.ipynb #8c901fdc
+class Ensemble(nn.Module):
+    "Networks with the same classes and sampling rate that answer as one: the mean of their logits."
+    def __init__(self,
+        members, # networks of `create_model`
+    ):
+        super().__init__()
+        kinds = {(m.config['fs'], m.config['n_classes']) for m in members}
+        if len(kinds) != 1: raise ValueError('the members of an ensemble differ in classes or sampling rate: train them alike')
+        (fs, n_classes), = kinds
+        self.members, self.config = nn.ModuleList(members), {'arch': 'ensemble', 'fs': fs, 'n_classes': n_classes, 'members': [m.config for m in members]}
+
+    def forward(self,
+        x:torch.Tensor, # (B, 12, n) mV, NaN where there is no sample
+    )->torch.Tensor: # (B, n_classes) logits
+        return torch.stack([member(x) for member in self.members]).mean(0)
 
 # %% ../nbs/40_models.ipynb #1323cccc
 def _recurrent_flops(block, x, out): return 2*x.shape[0]*x.shape[1]*sum(w.numel() for w in block.parameters() if w.dim() == 2)
