@@ -63,7 +63,7 @@ def evaluate(
     t, p, a, names = part.truth, part.prob, part.answer, preds.classes
     cpsc = cpsc2018_score(cpsc2018_matrix(t, part.first, single_answer(part, thresholds)), names)
     f2, g2 = first_phase_scores(t, a)
-    scores = {'macro_auroc': class_mean(auroc(t, p), 'AUROC', names), 'macro_auprc': class_mean(auprc(t, p), 'AUPRC', names),
+    scores = {'macro_auroc': class_mean(auroc(t, p, fold=part.fold), 'AUROC', names), 'macro_auprc': class_mean(auprc(t, p), 'AUPRC', names),
         'macro_f1': class_mean(f_score(t, a, None), 'F1', names), 'micro_f1': f_score(t, a, 'micro'), 'weighted_f1': f_score(t, a, 'weighted'), 'samples_f1': f_score(t, a, 'samples'),
         'exact_match': exact_match(t, a), 'hamming_loss': hamming_loss(t, a), 'f_beta2': f2, 'g_beta2': g2,
         'cpsc2018_f1': cpsc['F1'], **{f'cpsc2018_{g}': v for g, v in cpsc.items() if g.startswith('F_')}, **{f'ranking_{k}': v for k, v in label_ranking(t, p).items()}}
@@ -73,7 +73,7 @@ def evaluate(
 
 def _per_class(part, thresholds):
     each = lambda f: [f(t, p) for t, p in zip(part.truth.T, part.prob.T)]
-    table = class_table(part.truth, part.answer, part.prob, part.classes)
+    table = class_table(part.truth, part.answer, part.prob, part.classes, part.fold)
     table = table.assign(brier=brier(part.truth, part.prob), calibration_error=each(calibration_error), sensitivity_at_95=each(sensitivity_at))
     return table.assign(threshold=thresholds.values) if isinstance(thresholds, Thresholds) else table
 
@@ -91,13 +91,13 @@ def report_table(
 )->pd.DataFrame: # a row a class and two rows of averages
     "Precision, recall, specificity, F1, support, AUROC and AUPRC of each class; macro and micro averages."
     part, _ = judged(preds, role)
-    return with_averages(class_table(part.truth, part.answer, part.prob, preds.classes), part.truth, part.answer)
+    return with_averages(class_table(part.truth, part.answer, part.prob, preds.classes, part.fold), part.truth, part.answer)
 
 # %% ../nbs/61_evaluation.ipynb #3cac1c07
 def _mean(values): return np.divide(np.nansum(values, -1), n := (~np.isnan(values)).sum(-1), out=np.full(values.shape[:-1], np.nan), where=n > 0)
 
 SCORES = { # name → (answered predictions, one answer each, weights (draws, n)) → (draws,)
-    'macro_auroc': lambda q, one, w: _mean(auroc(q.truth, q.prob, w)), 'macro_auprc': lambda q, one, w: _mean(auprc(q.truth, q.prob, w)),
+    'macro_auroc': lambda q, one, w: _mean(auroc(q.truth, q.prob, w, q.fold)), 'macro_auprc': lambda q, one, w: _mean(auprc(q.truth, q.prob, w)),
     'macro_f1': lambda q, one, w: _mean(f_score(q.truth, q.answer, None, weight=w)), 'micro_f1': lambda q, one, w: f_score(q.truth, q.answer, 'micro', weight=w),
     'exact_match': lambda q, one, w: exact_match(q.truth, q.answer, w), 'cpsc2018_f1': lambda q, one, w: _mean(cpsc2018_f1(cpsc2018_matrix(q.truth, q.first, one, w)))}
 

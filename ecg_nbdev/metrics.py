@@ -48,9 +48,17 @@ def auroc(
     truth:np.ndarray, # (n, K) bool
     prob:np.ndarray, # (n, K)
     weight:np.ndarray|None=None, # (draws, n) how often each recording counts
+    fold:np.ndarray|None=None, # (n,) number of the fold whose model predicted a recording; one model where not given
 )->np.ndarray: # (K,) or (draws, K), NaN for a class without positives or negatives
-    "Area under the ROC curve of each class (Hanley and McNeil 1982)."
-    return _each(truth, prob, _roc, weight)
+    "Area under the ROC curve of each class (Hanley and McNeil 1982); of several folds, over pairs of recordings that the same model predicted (Forman and Scholz 2010)."
+    if fold is None or len(np.unique(fold)) < 2: return _each(truth, prob, _roc, weight)
+    if weight is None: return auroc(truth, prob, np.ones((1, len(truth))), fold)[0]
+    pairs = areas = 0.
+    for here in (fold == f for f in np.unique(fold)):
+        t, w = np.asarray(truth, bool)[here], np.asarray(weight, float)[:, here]
+        n = (w@t)*(w@~t)
+        pairs, areas = pairs+n, areas+n*np.nan_to_num(_each(t, prob[here], _roc, w))
+    return _ratio(areas, pairs, np.nan)
 
 def auprc(
     truth:np.ndarray, # (n, K) bool
@@ -163,6 +171,7 @@ def class_table(
     answer:np.ndarray, # (n, K) bool
     prob:np.ndarray|None=None, # (n, K), for the areas
     classes:tuple=CLASSES, # names of the K classes
+    fold:np.ndarray|None=None, # (n,) see `auroc`
 )->pd.DataFrame: # a row a class: precision, recall, specificity, f1, support, and with prob auroc and auprc
     "Precision (PPV), recall (sensitivity), F1 and support of each class; NaN for a class without positives, precision 0 for one that is never answered."
     tp, fp, fn, tn = counts(truth, answer)
@@ -170,7 +179,7 @@ def class_table(
     defined = lambda values: np.where(absent, np.nan, values)
     table = pd.DataFrame({'precision': defined(_ratio(tp, tp+fp)), 'recall': defined(_ratio(tp, tp+fn)), 'specificity': _ratio(tn, tn+fp, np.nan),
         'f1': defined(_ratio(2*tp, 2*tp+fp+fn)), 'support': tp+fn}, index=pd.Index(classes, name='class'))
-    return table if prob is None else table.assign(auroc=auroc(truth, prob), auprc=auprc(truth, prob))
+    return table if prob is None else table.assign(auroc=auroc(truth, prob, fold=fold), auprc=auprc(truth, prob))
 
 def with_averages(
     table:pd.DataFrame, # of `class_table`
