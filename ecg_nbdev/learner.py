@@ -16,9 +16,10 @@ import pandas as pd
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from fastai.basics import Adam, Callback, Learner, Metric
-from fastai.callback.all import CSVLogger, EarlyStoppingCallback, GradientClip
+from fastai.callback.all import EarlyStoppingCallback, GradientClip
 from fastai.callback.tracker import TrackerCallback
 from .augment import Augment
+from .core import whole_file
 from .data import WindowDataset
 from .labels import multi_hot
 from .losses import create_loss
@@ -170,11 +171,11 @@ def train(
     epochs:int=10, # at most
     lr:float=3e-3, # largest learning rate of the one-cycle schedule
     patience:int|None=None, # stop after so many epochs without a better macro AUROC; None to go on
-    csv:str|None=None, # file that logs each epoch, written while training goes on
+    csv=None, # file for the table, written anew after each epoch
     show:bool=True, # a progress bar and a table
 )->pd.DataFrame: # one row an epoch: losses and macro AUROC on the validation recordings
     "Train with the one-cycle schedule and leave the learner with the weights of its best epoch (Smith 2018, arXiv:1803.09820)."
-    cbs = [BestEpoch(), *([EarlyStoppingCallback(monitor='macro_auroc', patience=patience)] if patience else []), *([CSVLogger(csv)] if csv else [])]
+    cbs = [BestEpoch(), *([EarlyStoppingCallback(monitor='macro_auroc', patience=patience)] if patience else []), *([_WriteHistory(csv)] if csv else [])]
     with nullcontext() if show else learn.no_bar(), nullcontext() if show else learn.no_logging(): learn.fit_one_cycle(epochs, lr, cbs=cbs)
     return history(learn)
 
@@ -184,3 +185,10 @@ def history(
     "One row an epoch of the last fit: training loss, validation loss, metrics."
     names = [n for n in learn.recorder.metric_names if n not in ('epoch', 'time')]
     return pd.DataFrame(learn.recorder.values, columns=names).rename_axis('epoch').reset_index()
+
+class _WriteHistory(Callback):
+    "Write the table while training goes on."
+    order = 55  # behind the recorder, before anything stops the training
+    def __init__(self, path): self.path = path
+    def after_epoch(self):
+        with whole_file(self.path) as f: history(self.learn).to_csv(f, index=False)
