@@ -66,7 +66,7 @@ def one_by_one(
     "The output of each block on its own input, one block after the other."
     return torch.stack([run_block(block, part) for block, part in zip(blocks, x)])
 
-# %% ../nbs/39_blocks.ipynb #0a5f7caa
+# %% ../nbs/39_blocks.ipynb #440910a0
 @cache
 def keep_memory():
     "Tell glibc, for the whole process, to keep memory that is freed: one arena, no mmap, no trim. Other systems stay as they are."
@@ -74,6 +74,7 @@ def keep_memory():
     mallopt = ctypes.CDLL(None).mallopt
     for option, value in ((-8, 1), (-3, 1 << 30), (-1, (1 << 31)-1)): mallopt(option, value)
 
+# %% ../nbs/39_blocks.ipynb #0a5f7caa
 @cache
 def _workers(threads):
     "A worker a core, each with one thread for its products."

@@ -29,23 +29,25 @@ def _one_line_errors(f):
 def ecg_train(
     data_path:Annotated[str, 'folder of recordings, any supported layout', {'opt': True, 'required': True}],
     out:str=None, # model folder to write; runs/<data folder>-<arch> where not given
-    arch:str='multilead', # network: lead, multilead, multilead_shared, joint, ...
+    arch:str='crnn', # network: lead, multilead, multilead_shared, joint, crnn
     epochs:int=20, # passes over the training windows
     fold:int=0, # the fold that is scored, 0 to 9; the next one chooses epoch and thresholds
     seed:int=0, # of everything random
     approach:Annotated[str, 'one threshold a class, or one class a label set', {'choices': ('thresholds', 'powerset')}]='thresholds',
+    pretrain:str=None, # synth: train on simulated recordings first; shipped, or a model folder: go on from that network
+    simulated:int=204_800, # recordings that --pretrain synth simulates
     loss:str=None, # bce, weighted_bce, focal, asymmetric; powerset has its own
     fs:float=100, # sampling rate the network sees, Hz
     seconds:float=10, # length of a window
     stride:float=None, # seconds between neighbouring windows, at most; the window's length where not given
-    lr:float=3e-3, # largest learning rate
+    lr:float=None, # largest learning rate; 3e-3 where not given, 5e-4 after pretraining
     bs:int=64, # windows in a batch
     patience:int=None, # stop after so many epochs without a better validation score
     rule:str='f1', # how thresholds are chosen on the validation fold
 ):
     "Train a network on a folder of 12-lead recordings and save it with its thresholds and its scores on recordings it has not seen."
     from ecg_nbdev.runs import train_run
-    train_run(data_path, out or f'runs/{Path(data_path).resolve().name}-{arch}', arch=arch, epochs=epochs, fold=fold, seed=seed, approach=approach, loss=loss,
+    train_run(data_path, out or f'runs/{Path(data_path).resolve().name}-{arch}', arch=arch, epochs=epochs, fold=fold, seed=seed, approach=approach, pretrain=pretrain, simulated=simulated, loss=loss,
         fs=fs, seconds=seconds, stride=stride, lr=lr, bs=bs, patience=patience, rule=rule)
 
 # %% ../nbs/90_cli.ipynb #7e403a18

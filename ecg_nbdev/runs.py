@@ -9,7 +9,7 @@ __all__ = ['split_of_fold', 'find_model', 'first_labels', 'predictions_of', 'tra
            'evaluate_run', 'predict_files']
 
 # %% ../nbs/83_runs.ipynb #58920f0c
-import json, sys, warnings
+import copy, json, sys, warnings
 from contextlib import contextmanager
 from zlib import crc32
 from pathlib import Path
@@ -24,6 +24,7 @@ from .evaluation import evaluate, report_table
 from .labels import multi_hot, split_labels
 from .metrics import UndefinedScore
 from .learner import ecg_learner, train
+from .pretrain import mix_weights, simulated_start
 from .predictions import Predictions, save_predictions, to_table
 from .records import read_record, write_record
 from .report import mistake_pictures, write_report
@@ -92,11 +93,13 @@ def train_run(
     fold:int=0, # the fold that is scored
     seed:int=0, # of everything random; folds have their own, 0
     approach:str='thresholds', # or 'powerset'
+    pretrain:str|None=None, # 'synth': simulated recordings first; 'shipped' or a model folder: go on from its network, `arch` is then of no account
+    simulated:int=204_800, # recordings that 'synth' simulates
     loss:str|None=None, # a name of `ecg_nbdev.losses.LOSSES`
     fs:float=100., # Hz
     seconds:float=10., # length of a window
     stride:float|None=None, # seconds between neighbouring windows, at most
-    lr:float=3e-3, # largest learning rate
+    lr:float|None=None, # largest learning rate; 3e-3 where not given, 5e-4 after pretraining
     bs:int=64, # windows in a batch
     patience:int|None=None, # stop after so many epochs without a better validation score
     rule:str='f1', # how thresholds are chosen
@@ -110,21 +113,22 @@ def train_run(
     if len(labelled) < 3: raise CohortError(f'{data_path}: {len(labelled)} recordings carry one of the classes {", ".join(CLASSES)}: give labelled recordings (#Dx: in the header, or REFERENCE.csv)')
     store = build_store(labelled, out/'store', fs=fs, prepare=prepare, tag=json.dumps(prepare.to_dict()), progress=show)
     folds = make_folds(store.index, k=min(10, store.index.patient.nunique()))
-    split = split_of_fold(folds, fold)
+    before, seen = _start(pretrain, arch, approach, seed, seconds, fs, simulated, show)
+    split = _unseen(split_of_fold(folds, fold), store.index.crc, seen, pretrain)
     dls = ecg_dls(store, split, seconds, stride, bs, approach, jitter=seconds/4, seed=seed)
-    learn = ecg_learner(dls, arch, loss, seed=seed)
-    train(learn, epochs, lr, patience, csv=out/'history.csv', show=show)
+    learn = ecg_learner(dls, arch, loss, seed=seed, model=copy.deepcopy(before))
+    train(learn, epochs, lr or (5e-4 if before else 3e-3), patience, csv=out/'history.csv', show=show)
+    if before: mix_weights(before, learn.model)
     predictor = Predictor(learn.model, prepare, seconds, stride, how, dls.classes, label_sets=dls.label_sets)
     preds = _operating_point(predictor, store, split, rule, calibrate,
-        {'data': str(data_path), 'arch': arch, 'seed': seed, 'fold': fold, 'approach': approach, 'epochs': epochs})
+        {'data': str(data_path), 'arch': learn.model.config['arch'], 'seed': seed, 'fold': fold, 'approach': approach, 'epochs': epochs, **({'pretrain': str(pretrain)} if pretrain else {})})
     skipped = pd.concat([cohort.skipped, store.skipped], ignore_index=True)
     scores = {part: _scores(preds, predictor, part, len(skipped)) for part in ('train', 'valid', 'test')}
     metrics = {**scores.pop('test'), 'parts': scores}
     predictor.about = {'name': f'{arch}, {approach}, trained on {Path(data_path).name}', 'data': f'{data_path}: {(split == "train").sum()} recordings train, {(split == "valid").sum()} choose',
-        'scored_on': f'{metrics["n_records"]} recordings of fold {fold} that nothing has seen', 'seen': store.index.crc[split != 'test'].tolist(), **preds.provenance, 'per_class': metrics['per_class']}
-    _write_table(cohort.table, out/'cohort.csv'); _write_table(skipped, out/'skipped.csv')
-    _write_table(to_table(preds), out/'predictions.csv'); save_predictions(preds, out/'predictions.parquet')
-    _write_json(metrics, out/'metrics.json')
+        'scored_on': f'{metrics["n_records"]} recordings of fold {fold} that nothing has seen', 'seen': [*seen, *store.index.crc[split != 'test'].tolist()], **preds.provenance, 'per_class': metrics['per_class']}
+    _write_table(cohort.table, out/'cohort.csv')
+    _write_scores(out, preds, metrics, skipped)
     save_bundle(predictor, out)
     _say(preds, metrics, out)
     return metrics
@@ -137,6 +141,13 @@ def _operating_point(predictor, store, split, rule, calibrate, provenance):
     if calibrate: predictor.calibration = fit_calibration(unanswered(), calibrate)
     if predictor.label_sets is None: predictor.thresholds = fit_thresholds(unanswered(), rule)
     return predictions_of(predictor, outputs, table, split, provenance)
+
+def _write_scores(out, preds, metrics, skipped):
+    "Predictions for people and for programs, their scores, what could not be read."
+    _write_table(skipped, out/'skipped.csv')
+    _write_table(to_table(preds), out/'predictions.csv')
+    save_predictions(preds, out/'predictions.parquet')
+    _write_json(metrics, out/'metrics.json')
 
 def _say(preds, metrics, out):
     "The table at the end."
@@ -159,6 +170,22 @@ def _quiet():
         yield
 
 def _number(x): return 'undefined' if x is None else f'{x:.3f}'
+
+# %% ../nbs/83_runs.ipynb #58bfdd97
+def _start(pretrain, arch, approach, seed, seconds, fs, simulated, show):
+    "The network that training goes on from, None for a new one, and checksums of the recordings it has seen."
+    if not pretrain: return None, []
+    if approach == 'powerset': raise CohortError('--pretrain knows the nine classes and no label sets: train with --approach thresholds')
+    if pretrain == 'synth': return simulated_start(arch, simulated, seed, seconds=seconds, fs=fs, show=show), []
+    start = find_model(None if pretrain == 'shipped' else pretrain)
+    if (start.preparation.fs, start.classes) != (fs, CLASSES): raise CohortError(f'{pretrain}: a model of {len(start.classes)} classes at {start.preparation.fs:g} Hz: name one of the nine classes and {fs:g} Hz')
+    return start.model, start.about.get('seen', [])
+
+def _unseen(split, crc, seen, pretrain):
+    "The split with all recordings among those that train that the first network has seen; raises CohortError where none is left to choose or to judge."
+    split = np.where(crc.isin(seen), 'train', split)
+    if not {'valid', 'test'} <= set(split): raise CohortError(f'{pretrain} has been trained on the recordings that should choose thresholds or judge: name another --fold, or other recordings')
+    return split
 
 # %% ../nbs/83_runs.ipynb #13401f50
 def synth_run(
@@ -218,10 +245,9 @@ def evaluate_run(
     metrics = {**_scores(preds, predictor, 'test', len(skipped)), 'n_seen_in_training': int((role == 'train').sum())}
     if metrics['n_seen_in_training']: print(f'{metrics["n_seen_in_training"]} recordings that the model has seen in training are left out of the scores')
     paths = dict(zip(table['id'], table.path))
-    _write_table(skipped, out/'skipped.csv'); _write_table(to_table(preds), out/'predictions.csv'); save_predictions(preds, out/'predictions.parquet')
     with _quiet(): write_report(preds, predictor.thresholds, out/'report.html', f'{Path(test_path).name}, scored by {model or "the shipped model"}', skipped, table.source.to_numpy(),
         mistake_pictures(preds, lambda name: read_record(paths[name]), predictor.thresholds), {k: v for k, v in predictor.about.items() if k not in ('seen', 'per_class')})
-    _write_json(metrics, out/'metrics.json')
+    _write_scores(out, preds, metrics, skipped)
     _say(preds, metrics, out)
     return metrics
 
