@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from .bundle import Predictor, load_bundle, load_pretrained, save_bundle
-from .calibration import fit_calibration
+from .calibration import METHODS, fit_calibration
 from .cohort import find_records, make_folds, scan, with_bar
-from .core import CLASSES, LEADS, CohortError, RecordError, whole_file
+from .core import CLASSES, LEADS, CohortError, ECGError, RecordError, whole_file
 from .data import ecg_dls
 from .evaluation import evaluate, report_table
 from .labels import multi_hot, split_labels
@@ -31,7 +31,7 @@ from .report import mistake_pictures, write_report
 from .signal import Preparation
 from .store import build_store, to_units
 from .synth import cohort_record
-from .thresholds import fit_thresholds
+from .thresholds import fit_thresholds, rule as threshold_rule
 
 # %% ../nbs/83_runs.ipynb #f0f02d7d
 def split_of_fold(
@@ -108,6 +108,7 @@ def train_run(
     show:bool=True, # progress bars
 )->dict: # the scores of the test fold, as in metrics.json
     "Train on a folder, choose thresholds on the validation fold, score the test fold, save everything."
+    _check_names(rule, calibrate)
     out, cohort, prepare = Path(out), _cohort(data_path), Preparation(fs=fs)
     labelled = cohort.table[cohort.table.labels != ''].reset_index(drop=True)
     if len(labelled) < 3: raise CohortError(f'{data_path}: {len(labelled)} recordings carry one of the classes {", ".join(CLASSES)}: give labelled recordings (#Dx: in the header, or REFERENCE.csv)')
@@ -134,6 +135,11 @@ def train_run(
     return metrics
 
 # %% ../nbs/83_runs.ipynb #b9da565d
+def _check_names(rule, calibrate):
+    "A misspelt name is found before training, not after."
+    threshold_rule(rule)
+    if calibrate not in ('', 'choose', *METHODS): raise ECGError(f"no calibration '{calibrate}': write one of choose, {', '.join(METHODS)}")
+
 def _operating_point(predictor, store, split, rule, calibrate, provenance):
     "Calibrate the predictor and choose its thresholds on the validation part, and answer all recordings of the store."
     outputs, table = predictor.outputs(map(store.signal, range(len(store)))), store.index
