@@ -44,11 +44,12 @@ def ecg_train(
     bs:int=64, # windows in a batch
     patience:int=None, # stop after so many epochs without a better validation score
     rule:str='f1', # how thresholds are chosen on the validation fold
+    calibrate:str='', # how probabilities are calibrated there: choose, temperature, platt, beta or isotonic; not at all where not given
 ):
     "Train a network on a folder of 12-lead recordings and save it with its thresholds and its scores on recordings it has not seen."
     from ecg_nbdev.runs import train_run
     train_run(data_path, out or f'runs/{Path(data_path).resolve().name}-{arch}', arch=arch, epochs=epochs, fold=fold, seed=seed, approach=approach, pretrain=pretrain, simulated=simulated, loss=loss,
-        fs=fs, seconds=seconds, stride=stride, lr=lr, bs=bs, patience=patience, rule=rule)
+        fs=fs, seconds=seconds, stride=stride, lr=lr, bs=bs, patience=patience, rule=rule, calibrate=calibrate)
 
 # %% ../nbs/90_cli.ipynb #7e403a18
 @call_parse
@@ -93,4 +94,4 @@ def ecg_synth(
 ):
     "Write a simulated data set of 12-lead recordings with the nine diagnoses."
     from ecg_nbdev.runs import synth_run
-    synth_run(folder, n, seed)
+    synth_run(folder, n, seed, show=True)
