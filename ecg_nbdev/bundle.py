@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from fastcore.basics import patch
 from safetensors.torch import load_file, save_file
 from .calibration import Calibration
 from .core import CLASSES, LEADS, BundleError, whole_file
@@ -25,6 +26,15 @@ from .thresholds import Thresholds
 from .windows import cut, plan, stitch
 
 # %% ../nbs/80_bundle.ipynb #c8bf31a0
+def _batches(cuts, bs):
+    "Recordings' windows in lists of at least `bs` windows, the last one apart."
+    batch = []
+    for c in cuts:
+        batch.append(c)
+        if sum(map(len, batch)) >= bs: yield batch; batch = []
+    if batch: yield batch
+
+# %% ../nbs/80_bundle.ipynb #20b202f2
 @dataclass
 class Predictor:
     "A network with all that prediction needs."
@@ -69,26 +79,20 @@ class Predictor:
         if self.thresholds is None: raise BundleError('this model has no thresholds: fit them on validation predictions with `fit_thresholds`')
         return self.thresholds.decode(self.class_prob(outputs))
 
-    def predict(self, records)->pd.DataFrame:
-        "One row a recording, of any iterable of them: its name, the probability of each class, its labels joined by `;`."
-        names = []
-        def prepared():
-            for r in records:
-                names.append(r.id)
-                yield self.preparation(r.signal, r.fs)
-        outputs = self.outputs(prepared())
-        table = pd.DataFrame(self.class_prob(outputs), columns=list(self.classes))
-        table.insert(0, 'record', names)
-        table['labels'] = [';'.join(c for c, on in zip(self.classes, row) if on) for row in self.decode(outputs)]
-        return table
-
-def _batches(cuts, bs):
-    "Recordings' windows in lists of at least `bs` windows, the last one apart."
-    batch = []
-    for c in cuts:
-        batch.append(c)
-        if sum(map(len, batch)) >= bs: yield batch; batch = []
-    if batch: yield batch
+# %% ../nbs/80_bundle.ipynb #e46e0634
+@patch
+def predict(self:Predictor, records)->pd.DataFrame:
+    "One row a recording, of any iterable of them: its name, the probability of each class, its labels joined by `;`."
+    names = []
+    def prepared():
+        for r in records:
+            names.append(r.id)
+            yield self.preparation(r.signal, r.fs)
+    outputs = self.outputs(prepared())
+    table = pd.DataFrame(self.class_prob(outputs), columns=list(self.classes))
+    table.insert(0, 'record', names)
+    table['labels'] = [';'.join(c for c, on in zip(self.classes, row) if on) for row in self.decode(outputs)]
+    return table
 
 # %% ../nbs/80_bundle.ipynb #a4dc533c
 def model_card(
