@@ -138,11 +138,11 @@ def finetune(
     store:MemoryStore, # real recordings
     rows:np.ndarray, # those that train
     valid:np.ndarray, # those the table scores
-    epochs:int=8, # passes
-    simulated:int=512, # simulated recordings mixed in
+    epochs:int=3, # passes
+    simulated:int=2048, # simulated recordings mixed in
     repeat:int=3, # times that each real window is seen in an epoch
     seed:int=0,
-    lr:float=5e-4, # largest learning rate
+    lr:float=2e-4, # largest learning rate
     bs:int=32, # windows in a batch
     ema:float=.98, # decay of the average of weights
     smoothing:float=.1, # of targets
