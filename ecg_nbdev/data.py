@@ -153,6 +153,7 @@ def make_targets(
     Y = multi_hot(labels, classes)
     return Y.astype(np.float32) if approach == 'thresholds' else label_sets.encode(Y).astype(np.int64)
 
+# %% ../nbs/30_data.ipynb #5175a28f
 def window_dls(
     train:WindowDataset, # windows to learn from
     valid:WindowDataset, # windows to score
