@@ -1,12 +1,14 @@
 """A class for each label set, or a threshold for each label? `python bench/approaches.py`, about five minutes of one core; tables in bench/results.
 
 Both approaches are heads of equal size (one hidden layer of 64) on the same features: the 128 of the network that `bench/pretrained.py --stage pretrain` trains on simulated recordings alone and keeps in runs/pretrained. So what differs is the
-output and nothing else. `simulated`: one recording for each of the 6,877 rows of CPSC2018's label table, simulated with exactly that row's labels, ten folds. `real`: the real recordings under `ECG_DATA`, five folds. Of each split one fold
+output and nothing else. `simulated`: one recording for each of the 6,877 rows of CPSC2018's label table, simulated with exactly that row's labels, the ten committed folds. `real`: the real recordings under `ECG_DATA`, five folds. Of each split one fold
 reports, the next one chooses (epoch, thresholds, calibration, decoder), the others train.
 
   powerset            36 outputs, softmax: the likeliest label set answers
   thresholds          9 outputs, sigmoid: a threshold a class
-  sets over labels    9 outputs, sigmoid, calibrated: the label set that is likeliest answers (`SetDecoder`)"""
+  sets over labels    9 outputs, sigmoid, calibrated: the label set that is likeliest answers (`SetDecoder`)
+
+CPSC2018's score takes one class a recording: with all three ways the likeliest of the labels answered. A wrong one counts against the label that the recording lists first."""
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +21,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ecg_nbdev.calibration import fit_calibration
-from ecg_nbdev.cohort import make_folds
+from ecg_nbdev.cohort import cpsc2018_folds, make_folds
 from ecg_nbdev.core import CLASSES
 from ecg_nbdev.decoding import fit_decoder
 from ecg_nbdev.evaluation import SCORES, answer, bootstrap, corrected_t_test, drawn_scores
@@ -28,6 +30,7 @@ from ecg_nbdev.models import create_model
 from ecg_nbdev.predictions import Predictions, pool
 from ecg_nbdev.pretrain import real_store
 from ecg_nbdev.protocol import inner_splits
+from ecg_nbdev.runs import first_labels
 from ecg_nbdev.signal import Preparation
 from ecg_nbdev.synth import simulate
 from ecg_nbdev.thresholds import fit_thresholds
@@ -70,7 +73,7 @@ def head(x, y, x_valid, y_valid, loss, seed, epochs=60):
     return net.eval()
 
 
-def one_fold(x, truth, ids, folds, outer, seed=0, keep=None):
+def one_fold(x, truth, first, ids, folds, outer, seed=0, keep=None):
     "Answered predictions of the test fold, a `Predictions` an approach; `keep` training rows at most."
     (train, valid), = inner_splits(folds, outer)
     train = np.random.default_rng(seed).permutation(train)[:keep]
@@ -80,7 +83,7 @@ def one_fold(x, truth, ids, folds, outer, seed=0, keep=None):
     Y = torch.as_tensor(truth, dtype=torch.float32)
     rows = np.r_[train, valid, test]
     role = np.repeat(['train', 'valid', 'test'], [len(train), len(valid), len(test)])
-    make = lambda prob: Predictions(ids[rows], prob, truth[rows], role, provenance={'fold': outer})
+    make = lambda prob: Predictions(ids[rows], prob, truth[rows], role, first=first[rows], provenance={'fold': outer})
     nine = head(z[train], Y[train], z[valid], Y[valid], F.binary_cross_entropy_with_logits, seed)
     sets = LabelSets().fit(truth[train])
     number = torch.as_tensor(sets.encode(truth))
@@ -103,12 +106,12 @@ def groups(part, sets, truth_train):
     return pd.DataFrame({'group': name, 'right': (part.answer == part.truth).all(1), 'given': part.answer.sum(1)})
 
 
-def study(name, x, truth, ids, folds, seeds=(0, 1)):
+def study(name, x, truth, first, ids, folds, seeds=(0, 1)):
     "Scores with intervals, differences over folds, exact match by frequency of the label set."
     parts, by_group, per_fold, k = {}, [], [], int(folds.max())+1
     for seed in seeds:
         for outer in range(k):
-            answered, sets = one_fold(x, truth, ids, folds, outer, seed)
+            answered, sets = one_fold(x, truth, first, ids, folds, outer, seed)
             (train, _), = inner_splits(folds, outer)
             for way, part in answered.items():
                 parts.setdefault((way, seed), []).append(part)
@@ -125,18 +128,18 @@ def study(name, x, truth, ids, folds, seeds=(0, 1)):
         print(f'\n{name}: {what}\n{table.round(3).to_string(index=False)}', flush=True)
 
 
-def sizes(x, truth, ids, folds):
+def sizes(x, truth, first, ids, folds):
     "How scores grow with training recordings, and with the number of classes."
     rows = []
     for keep in (250, 500, 1000, 2000, 5500):
         for outer in range(3):
-            answered, sets = one_fold(x, truth, ids, folds, outer, 0, keep)
+            answered, sets = one_fold(x, truth, first, ids, folds, outer, 0, keep)
             rows += [{'training recordings': keep, 'classes': 9, 'fold': outer, 'way': way, 'label sets': len(sets), **drawn_scores(p, np.ones((1, len(p)))).iloc[0]} for way, p in answered.items()]
     for k in (3, 5, 7):
         kept = np.argsort(-truth.sum(0), kind='stable')[:k]
         inside = truth[:, kept].any(1) & ~np.delete(truth, kept, 1).any(1)
         for outer in range(3):
-            answered, sets = one_fold(x[inside], truth[inside], ids[inside], folds[inside], outer)
+            answered, sets = one_fold(x[inside], truth[inside], first[inside], ids[inside], folds[inside], outer)
             rows += [{'training recordings': int(inside.sum()*.8), 'classes': k, 'fold': outer, 'way': way, 'label sets': len(sets), **drawn_scores(p, np.ones((1, len(p)))).iloc[0]} for way, p in answered.items()]
     table = pd.DataFrame(rows).groupby(['classes', 'training recordings', 'way'], sort=False).mean().drop(columns='fold').reset_index()
     table.round(5).to_csv(OUT/'approaches_sizes.csv', index=False)
@@ -151,9 +154,10 @@ def table_facts(truth, folds):
         sets = LabelSets().fit(truth[train])
         rows.append({'fold': outer, 'label sets in training': len(sets), 'sets with fewer than 10': int((pd.Series(sets.encode(truth[train])).value_counts() < 10).sum()), 'unseen test recordings': int((sets.encode(truth[folds == outer]) < 0).sum()),
             'test recordings': int((folds == outer).sum())})
-    table = pd.DataFrame(rows)
-    table.to_csv(OUT/'approaches_table.csv', index=False)
-    print(f'\nlabel table\n{table.to_string(index=False)}', flush=True)
+    table, sets = pd.DataFrame(rows), LabelSets().fit(truth)
+    listed = pd.DataFrame({'label set': ['+'.join(names) for names in sets.sets], 'recordings': np.bincount(sets.encode(truth))})
+    table.to_csv(OUT/'approaches_table.csv', index=False); listed.to_csv(OUT/'approaches_sets.csv', index=False)
+    print(f'\nlabel table: {len(listed)} label sets\n{table.to_string(index=False)}', flush=True)
 
 
 if __name__ == '__main__':
@@ -162,12 +166,11 @@ if __name__ == '__main__':
     prepare = Preparation()
     reference = read_reference(Path(os.environ['ECG_DATA'])/'cpsc2018'/'REFERENCE.csv')
     ids, labels = np.array(list(reference)), list(reference.values())
-    truth = multi_hot(labels)
-    folds = make_folds(pd.DataFrame({'id': ids, 'patient': ids, 'labels': [';'.join(l) for l in labels]}), k=10)
+    truth, first, folds = multi_hot(labels), first_labels(labels), cpsc2018_folds()[ids].to_numpy()
     table_facts(truth, folds)
     x = features([prepare(simulate(l, 10, 100, np.random.default_rng([2018, i]), id=r).signal, 100) for i, (r, l) in enumerate(reference.items())])
-    study('simulated', x, truth, ids, folds)
-    sizes(x, truth, ids, folds)
+    study('simulated', x, truth, first, ids, folds)
+    sizes(x, truth, first, ids, folds)
     store = real_store(os.environ['ECG_DATA'])
     t = store.index
-    study('real', features([store.signal(i) for i in range(len(t))]), multi_hot(t.labels), (t.source+'/'+t['id']).to_numpy(), make_folds(t.assign(patient=t.source+'/'+t.patient), k=5), seeds=(0, 1, 2, 3))
+    study('real', features([store.signal(i) for i in range(len(t))]), multi_hot(t.labels), first_labels(t.labels), (t.source+'/'+t['id']).to_numpy(), make_folds(t.assign(patient=t.source+'/'+t.patient), k=5), seeds=(0, 1, 2, 3))
