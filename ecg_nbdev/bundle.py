@@ -81,8 +81,10 @@ class Predictor:
 
 # %% ../nbs/80_bundle.ipynb #e46e0634
 @patch
-def predict(self:Predictor, records)->pd.DataFrame:
-    "One row a recording, of any iterable of them: its name, the probability of each class, its labels joined by `;`."
+def predict(self:Predictor,
+    records, # any iterable of `Record`, at any sampling rate and of any length
+)->pd.DataFrame: # record, a probability a class, labels
+    "One row a recording: its name, the probability of each class, its labels joined by `;`."
     names = []
     def prepared():
         for r in records:
