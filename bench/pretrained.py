@@ -139,13 +139,14 @@ def nested(preds, calibrate=False):
 
 
 def interval(preds, score, n_boot=500):
-    "A score of each class, (draws, K), from `score(truth, prob, answer, weights)`: value, low and high, of the mean first."
-    drawn = score(preds.truth, preds.prob, preds.answer, draw_weights(len(preds), n_boot))
+    "A score of each class, (draws, K), from `score(predictions, weights)`: value, low and high, of the mean first."
+    drawn = score(preds, draw_weights(len(preds), n_boot))
     drawn = np.concatenate([np.nanmean(drawn, -1, keepdims=True), drawn], -1)
-    return pd.DataFrame({'value': drawn[0], 'low': np.nanquantile(drawn[1:], .025, axis=0), 'high': np.nanquantile(drawn[1:], .975, axis=0)}, index=['mean', *CLASSES])
+    return pd.DataFrame({'value': drawn[0], 'low': np.nanquantile(drawn[1:], .025, axis=0), 'high': np.nanquantile(drawn[1:], .975, axis=0)}, index=['mean', *preds.classes])
 
-def auroc_score(truth, prob, answer, w): return auroc(truth, prob, w)
-def f1_score(truth, prob, answer, w): return f_score(truth, answer, None, weight=w)
+def auroc_score(preds, w): return auroc(preds.truth, preds.prob, w, preds.fold)
+def f1_score(preds, w): return f_score(preds.truth, preds.answer, None, weight=w)
+def some_classes(preds, which): return Predictions(preds.ids, preds.prob[:, which], preds.truth[:, which], 'test', tuple(np.array(CLASSES)[which]))  # the folds of a small source are too small to compare within
 def macro_auroc_row(preds): return interval(preds, auroc_score).loc['mean'].to_dict()
 
 
@@ -176,7 +177,9 @@ def scores(networks):
                      for s, p in systems.items() for name, f in (('auroc', auroc_score), ('f1', f1_score))]), 'real_by_class')
     c = systems['c']
     source = np.array([i.split('/')[0] for i in c.ids])
-    table(pd.DataFrame([{'source': s, 'n_records': len(q), 'classes': int((q.truth.any(0) & ~q.truth.all(0)).sum()), **macro_auroc_row(q)} for s in pd.unique(source) for q in [c.take(source == s)]]), 'real_sources')
+    parts = {s: c.take(source == s) for s in pd.unique(source)}
+    graded = {s: (q.truth.sum(0) >= 3) & ((~q.truth).sum(0) >= 3) for s, q in parts.items()}  # an area over one or two positives says nothing
+    table(pd.DataFrame([{'source': s, 'n_records': len(q), 'classes': int(graded[s].sum()), **macro_auroc_row(some_classes(q, graded[s]))} for s, q in parts.items() if graded[s].any()]), 'real_sources')
     table(pd.DataFrame([{'probabilities': name, 'brier': brier(q.truth, q.prob).mean(), 'calibration_error': np.mean([calibration_error(t, p) for t, p in zip(q.truth.T, q.prob.T)]),
                          'macro_f1': np.mean(f_score(q.truth, q.answer, None)), 'n_records': len(q)} for name, q in (('as they come', c), ('calibrated', nested(c, True)))]), 'real_calibration')
 
