@@ -18,7 +18,7 @@ demo: setup
 	rm -rf $(DEMO)
 	ecg-synth $(DEMO)/train --n 600 --seed 0
 	ecg-synth $(DEMO)/test --n 300 --seed 1
-	ecg-train --data-path $(DEMO)/train --out $(DEMO)/model --arch multilead --epochs 25
+	ecg-train --data-path $(DEMO)/train --out $(DEMO)/model --epochs 20
 	ecg-evaluate --test-path $(DEMO)/test --model $(DEMO)/model --out $(DEMO)/evaluation
 	@echo; echo "model:   $(DEMO)/model"; echo "figures: $(DEMO)/evaluation/report.html"
 

@@ -149,7 +149,7 @@ class AverageWeights(Callback):
 # %% ../nbs/51_learner.ipynb #4a7a60e5
 def ecg_learner(
     dls, # of `ecg_dls`
-    arch:str='multilead', # a name of `ecg_nbdev.models.MODELS`
+    arch:str='crnn', # a name of `ecg_nbdev.models.MODELS`
     loss=None, # a name of `ecg_nbdev.losses.LOSSES` or a loss; None for 'bce', or the powerset's cross-entropy with a powerset
     seed:int=0, # of the weights and all that follows
     clip:float=1., # largest norm of the gradient
