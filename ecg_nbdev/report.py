@@ -146,7 +146,7 @@ def _point_html(
     "The panel of one class, to be filled by the page's program."
     field = lambda name: f'<b data-field={name}></b>'
     move, number = (html.format(escape(name)) if slider else '' for html in (_SLIDER, _NUMBER))
-    numbers = number+''.join(f'<span>{LIVE.get(f, f.upper())} {field(f)}</span>' for f in ('sensitivity', 'specificity', 'ppv', 'npv', 'f1'))
+    numbers = number+''.join(f'<span>{_LIVE.get(f, f.upper())} {field(f)}</span>' for f in ('sensitivity', 'specificity', 'ppv', 'npv', 'f1'))
     key = ' '.join(f'<span class="key {c}">{text}</span>' for c, text in (('sens', 'sensitivity'), ('spec', 'specificity'), ('ppv', 'PPV'), ('f1', 'F1')))
     two = f'<table class=two><thead><tr><td></td><th scope=col>answered</th><th scope=col>not</th></tr></thead><tbody><tr><th scope=row>carries it</th><td data-field=tp></td><td data-field=fn></td></tr><tr><th scope=row>does not</th><td data-field=fp></td><td data-field=tn></td></tr></tbody></table>'
     return f'''<article class=point id=class-{k}><div class=head><h3>{escape(name)}</h3><span class=soft>{CLASS_TITLES.get(name, "")}</span></div><div class=numbers>{numbers}</div>
