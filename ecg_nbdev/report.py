@@ -222,8 +222,8 @@ def sections(
     return ''.join([_part('Summary', _summary_html(intervals(preds, thresholds, n_boot))+f'<details><summary>All scores</summary>{html_table(rest)}</details>', note),
         _part('Classes', _class_html(metrics, shown), 'A dash stands for what is not defined here, as the sensitivity of a class that no recording carries; averages leave it out. A class that is carried and never answered has a PPV of 0.'),
         _part('Operating points', f'<div class=points>{points}</div>', rules+(_WARNING if movable else '')),
-        _part('Confusion', f'<div class=wide>{matrix_html("official", c, "Rows: true class; columns: answered")}</div><div class=numbers>{groups}</div>', 'The matrix of CPSC2018: one answer a recording, the one farthest beyond its threshold. It counts as right where the recording carries it, otherwise against the label that is listed first.'),
-        _part('Together', f'<div class=pair>{matrix_html("carried", c, "Carried")}{matrix_html("answered", c, "Answered")}</div><div class=numbers>{labels}</div>', 'How many recordings carry both classes, and how many are answered with both; on the diagonal all that have the class.')]), part
+        _part('Confusion', f'<div class=wide>{_matrix_html("official", c, "Rows: true class; columns: answered")}</div><div class=numbers>{groups}</div>', 'The matrix of CPSC2018: one answer a recording, the one farthest beyond its threshold. It counts as right where the recording carries it, otherwise against the label that is listed first.'),
+        _part('Together', f'<div class=pair>{_matrix_html("carried", c, "Carried")}{_matrix_html("answered", c, "Answered")}</div><div class=numbers>{labels}</div>', 'How many recordings carry both classes, and how many are answered with both; on the diagonal all that have the class.')]), part
 
 # %% ../nbs/71_report.ipynb #3584dd31
 _PAGE = '''<!doctype html>
