@@ -237,3 +237,11 @@ def test_the_wheel_carries_commands_extras_and_readme(wheel):
     assert {Requirement(r).name for r in cfg['requirements'].split()} <= {Requirement(r).name for r in meta.get_all('Requires-Dist')}
     assert meta['License'] == cfg['license'] or meta['License-Expression'] == cfg['license']
     assert meta.get_payload().strip() == (ROOT/'README.md').read_text(encoding='utf-8').strip()
+
+
+@pytest.mark.parametrize('module', sorted(PACKAGE.glob('[a-z]*.py')), ids=lambda m: m.stem)
+def test_every_name_is_defined(module):
+    "Lesson cells run many paths, not all of them."
+    said = subprocess.run([sys.executable, '-m', 'pyflakes', module], capture_output=True, text=True)
+    assert said.returncode in (0, 1) and not said.stderr, said.stderr
+    assert [line for line in said.stdout.splitlines() if 'undefined name' in line] == []
