@@ -3,13 +3,13 @@
     python bench/study.py --peers-python /work/peers-venv/bin/python       all fits that are not kept yet, then the tables
     python bench/study.py --tables                                         the tables from the fits there are
 
-`real`: the labelled recordings under ECG_DATA, five folds; one reports, the next one chooses (weights, thresholds), three train. `simulated`: 3,000 recordings simulated at 500 Hz, 2,100 train, 300 choose, 600 report.
+`longer`: a peer with ten times the time. `real`: the labelled recordings under ECG_DATA, five folds; one reports, the next one chooses (weights, thresholds), three train. `simulated`: 3,000 recordings simulated at 500 Hz, 2,100 train, 300 choose, 600 report.
 Each fit (bench/fit.py) runs on one thread and its predictions are kept in runs/study; tables in bench/results/study_*.csv come from these alone. Learning rate: of two, the one with the better macro AUROC on the choosing
 fold of the first real fit; it is used for all fits of that network. InceptionTime, xresnet1d101 and LSTM 2x256 need an environment of their own (torch 2.14.1, torchvision 0.29.1, tsai) and read a missing sample as 0.
 """
 import argparse, json, os, subprocess, sys, time
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +30,8 @@ RUNS, RESULTS = Path('runs/study'), HERE/'results'
 MEMBERS = ('crnn', 'multilead', 'multilead_shared', 'joint', 'lead')
 PEERS = ('InceptionTime', 'xresnet1d101', 'LSTM 2x256')
 RATES = (1e-3, 3e-3)
-FOLDS, BATCH, CHECKS, N = 5, 32, 6, 3000
-BUDGET = {'real': 20., 'simulated': 60., 'ablation': 20.}  # processor seconds of training in a fit
+FOLDS, BATCH, CHECKS, N = 5, 32, 4, 3000
+BUDGET = {'real': 12., 'simulated': 60., 'ablation': 20.}  # processor seconds of training in a fit
 LONGER = {'InceptionTime': 10}  # times the budget, simulated recordings: what a peer reaches with ten times the time
 KEPT = ('macro_auroc', 'macro_f1', 'cpsc2018_f1', 'exact_match')
 
@@ -157,24 +157,25 @@ def best_rate(fit, system, budget):
 
 
 def run(fit, stages, budget, systems):
-    rate = {s: best_rate(fit, s, budget['real']) for s in systems}
+    rate = cache(partial(best_rate, fit, budget=budget['real']))
     members = [s for s in systems if s in MEMBERS]
     def all_folds(systems, approach):
         for fold in range(FOLDS):
             for s in systems:
-                path = fit_path('real', s, approach, fold=fold, lr=rate[s] if approach == 'thresholds' and fold == 0 else None)
-                fit('real', s, rate[s], budget['real'], approach, fold, path=path)
+                path = fit_path('real', s, approach, fold=fold, lr=rate(s) if approach == 'thresholds' and fold == 0 else None)
+                fit('real', s, rate(s), budget['real'], approach, fold, path=path)
     def one_split(systems, approach):
-        for s in systems: fit('simulated', s, rate[s], budget['simulated'], approach, path=fit_path('simulated', s, approach))
+        for s in systems: fit('simulated', s, rate(s), budget['simulated'], approach, path=fit_path('simulated', s, approach))
     def ablations():
         for factor, choices in ABLATIONS.items():
-            for choice, change in choices.items(): fit('simulated', 'crnn', rate['crnn'], budget['ablation'], change=change, path=fit_path('ablation', 'crnn', variant=f'{factor} {choice}'))
+            for choice, change in choices.items(): fit('simulated', 'crnn', rate('crnn'), budget['ablation'], change=change, path=fit_path('ablation', 'crnn', variant=f'{factor} {choice}'))
     def longer():
-        for s in systems: fit('simulated', s, rate[s], LONGER[s]*budget['simulated'], path=fit_path('simulated', s, variant='longer')) if s in LONGER else None
-    todo = {'real': partial(all_folds, systems, 'thresholds'), 'simulated': partial(one_split, systems, 'thresholds'), 'simulated-powerset': partial(one_split, members, 'powerset'), 'ablations': ablations, 'longer': longer, 'real-powerset': partial(all_folds, members, 'powerset')}
+        for s in set(LONGER) & set(systems): fit('simulated', s, rate(s), LONGER[s]*budget['simulated'], path=fit_path('simulated', s, 'longer'))
+    todo = {'simulated': partial(one_split, systems, 'thresholds'), 'real': partial(all_folds, systems, 'thresholds'), 'ablations': ablations,
+            'simulated-powerset': partial(one_split, members, 'powerset'), 'real-powerset': partial(all_folds, members, 'powerset'), 'longer': longer}
     for stage in stages: todo[stage]()
 
-STAGES = ('real', 'simulated', 'ablations', 'simulated-powerset', 'longer', 'real-powerset')
+STAGES = ('simulated', 'real', 'ablations', 'simulated-powerset', 'real-powerset', 'longer')
 
 # ---- tables, from kept predictions
 
@@ -217,6 +218,7 @@ def differences(fits):
     "crnn against each other system with thresholds, and thresholds against powerset of each member."
     rows = []
     pairs = [((d, 'crnn', 'thresholds'), (d, s, 'thresholds')) for d in ('real', 'simulated') for s in (*PEERS, *MEMBERS[1:])]
+    pairs += [(('simulated', 'crnn', 'thresholds'), ('simulated', s, 'longer')) for s in LONGER]
     pairs += [((d, s, 'thresholds'), (d, s, 'powerset')) for d in ('real', 'simulated') for s in MEMBERS]
     for a, b in pairs:
         if a not in fits or b not in fits: continue
@@ -247,7 +249,7 @@ def rates_table():
 
 
 def tables():
-    combos = [(d, s, a) for d in ('real', 'simulated') for a in ('thresholds', 'powerset') for s in (*MEMBERS, *PEERS)]
+    combos = [(d, s, a) for d in ('real', 'simulated') for a in ('thresholds', 'powerset', 'longer') for s in (*MEMBERS, *PEERS)]
     fits = {c: parts for c in combos if (parts := kept(*c))}
     made = {'rates': rates_table(), 'scores': scores_table(fits), 'cost': cost_table(fits), 'differences': differences(fits), 'ablations': ablation_table()}
     for name, table in made.items():
@@ -267,7 +269,7 @@ def main():
     if not args.tables:
         trainers = Trainer(sys.executable), Trainer(args.peers_python)
         budget = {name: getattr(args, f'{name}_budget') for name in BUDGET}
-        run(partial(fit, trainers), args.stages, budget, (*MEMBERS, *(PEERS if args.peers_python else ())))
+        run(partial(fit, trainers), args.stages, budget, ('crnn', *(PEERS if args.peers_python else ()), *MEMBERS[1:]))
     tables()
 
 if __name__ == '__main__': main()
