@@ -19,7 +19,7 @@ from train import PEERS, keep_memory, peer
 def network(job, outputs):
     "The network of a job with new weights; peers answer `outputs` logits as well."
     if job['system'] in PEERS: return peer(job['system'])()[0]
-    return create_model(job['system'], n_classes=outputs, fs=job['fs'], **job['options'])
+    return create_model(job['arch'], n_classes=outputs, fs=job['fs'], **job['options'])
 
 
 def one_cycle(done, lr):

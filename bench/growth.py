@@ -1,7 +1,7 @@
 """Epoch time and memory as a data set grows: `python bench/growth.py`, two minutes of one core; table in bench/results.
 
 Stores of 1,000, 4,000 and 16,000 recordings of ten seconds at 100 Hz, memory-mapped, nine tenths train and one tenth is scored; one epoch of `crnn` in a process of its own for each. The recordings are 1,000 simulated ones,
-as often as it takes: what a recording holds changes neither its time nor its place. Memory of a process in three parts: what was there before training, what training adds, and pages of the signal file, which the system takes back when it needs them.
+as often as it takes: what a recording holds changes neither its time nor its place. Memory of the process at its peak in two parts: its own (libraries' data, network, batches), and pages of mapped files (libraries, signals), which the system takes back when it needs them.
 """
 import argparse, json, subprocess, sys, tempfile, time
 from pathlib import Path
@@ -52,7 +52,6 @@ def one_epoch(folder):
     small = ecg_dls(store, np.where(np.arange(len(store)) < 128, 'train', np.where(np.arange(len(store)) < 384, 'valid', '')))
     fit = lambda dls, cbs=(): ecg_learner(dls, 'crnn', cbs=cbs)
     with (first := fit(small)).no_bar(), first.no_logging(): first.fit_one_cycle(1, 3e-3)  # loads the libraries, warms the allocator up
-    before = memory()
     dls = ecg_dls(store, np.where(np.arange(len(store)) % 10 == 0, 'valid', 'train'))
     learn = fit(dls, [Watch()])
     clock, cpu = time.perf_counter(), time.process_time()
@@ -61,8 +60,7 @@ def one_epoch(folder):
     loading = time.process_time()
     for _ in dls.train: pass
     index = store.index.memory_usage(deep=True).sum()/2**20
-    print(json.dumps({'cpu_s': cpu, 'clock_s': clock, 'loading_cpu_s': time.process_time()-loading, 'signals_mb': store.units.nbytes/2**20, 'before_mb': before['RssAnon'], 'added_mb': Watch.peak['RssAnon']-before['RssAnon'],
-                      'mapped_mb': Watch.peak['RssFile'], 'index_mb': index, 'logits_mb': len(dls.valid.dataset)*9*4/2**20}))
+    print(json.dumps({'cpu_s': cpu, 'clock_s': clock, 'loading_cpu_s': time.process_time()-loading, 'signals_mb': store.units.nbytes/2**20, 'own_mb': Watch.peak['RssAnon'], 'mapped_mb': Watch.peak['RssFile'], 'index_mb': index}))
 
 
 def main():

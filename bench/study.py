@@ -3,12 +3,12 @@
     python bench/study.py --peers-python /work/peers-venv/bin/python       all fits that are not kept yet, then the tables
     python bench/study.py --tables                                         the tables from the fits there are
 
-`longer`: a peer with ten times the time. `real`: the labelled recordings under ECG_DATA, five folds; one reports, the next one chooses (weights, thresholds), three train. `simulated`: 3,000 recordings simulated at 500 Hz, 2,100 train, 300 choose, 600 report.
+`real`: the labelled recordings under ECG_DATA, five folds; one reports, the next one chooses (weights, thresholds), three train. `simulated`: 3,000 recordings simulated at 500 Hz, 2,100 train, 300 choose, 600 report.
+`longer`: on the simulated ones, `crnn` with either stem for four times as long, InceptionTime for ten times. `ablations`: `crnn` with one change at a time, on the simulated ones. `powerset`: an output a label set.
 Each fit (bench/fit.py) runs on one thread and its predictions are kept in runs/study; tables in bench/results/study_*.csv come from these alone. Learning rate: of two, the one with the better macro AUROC on the choosing
 fold of the first real fit; it is used for all fits of that network. InceptionTime, xresnet1d101 and LSTM 2x256 need an environment of their own (torch 2.14.1, torchvision 0.29.1, tsai) and read a missing sample as 0.
 """
 import argparse, json, os, subprocess, sys, time
-from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -27,12 +27,13 @@ from ecg_nbdev.windows import WindowPlan, cut
 
 HERE = Path(__file__).resolve().parent
 RUNS, RESULTS = Path('runs/study'), HERE/'results'
-MEMBERS = ('crnn', 'multilead', 'multilead_shared', 'joint', 'lead')
+MEMBERS = ('crnn', 'crnn, joint stem', 'multilead', 'multilead_shared', 'joint', 'lead')
+OPTIONS = {'crnn, joint stem': {'stem': 'joint'}}  # a system's name begins with its architecture
 PEERS = ('InceptionTime', 'xresnet1d101', 'LSTM 2x256')
 RATES = (1e-3, 3e-3)
 FOLDS, BATCH, CHECKS, N = 5, 32, 4, 3000
 BUDGET = {'real': 12., 'simulated': 60., 'ablation': 20.}  # processor seconds of training in a fit
-LONGER = {'InceptionTime': 10}  # times the budget, simulated recordings: what a peer reaches with ten times the time
+LONGER = {'crnn, joint stem': 4, 'crnn': 4, 'InceptionTime': 10}  # times the budget of simulated recordings: what more time brings
 KEPT = ('macro_auroc', 'macro_f1', 'cpsc2018_f1', 'exact_match')
 
 RECIPE = {'scale': {}, 'noise': {'mv': .02}, 'drop_leads': {'share': .3}}  # as in ecg_nbdev.pretrain
@@ -124,8 +125,8 @@ def fit(trainers, data, system, lr, budget, approach='thresholds', fold=0, chang
         preds = load_predictions(path)
         if preds.provenance['budget'] != budget: raise SystemExit(f'{path}: was trained for {preds.provenance["budget"]:g} s, not {budget:g}: remove it, or ask for its budget')
         return preds
-    spec, table, scratch = {**DEFAULT, **(change or {})}, records(data), RUNS/'scratch'
-    scratch.mkdir(exist_ok=True)
+    spec, table, scratch = {**DEFAULT, **(change or {})}, records(data), RUNS/'scratch'/str(os.getpid())
+    scratch.mkdir(parents=True, exist_ok=True)
     truth, role = multi_hot(table.labels), roles(data, table, fold)
     x = RUNS/'data'/f'{data}-{spec["fs"]}-{spec["seconds"]:g}.npy'
     record = np.load(x.with_name(x.stem+'-record.npy'))
@@ -133,7 +134,7 @@ def fit(trainers, data, system, lr, budget, approach='thresholds', fold=0, chang
     target = sets.encode(truth).astype(np.int64) if approach == 'powerset' else truth.astype(np.float32)
     np.savez(scratch/'split.npz', record=record, truth=truth, target=target[record], sets=sets.matrix, **{part: np.flatnonzero(role[record] == part) for part in ('train', 'valid', 'test')})
     loss = 'powerset' if approach == 'powerset' else spec['loss']
-    job = {**spec, 'loss': loss, 'system': system, 'lr': lr, 'budget': budget, 'batch': BATCH, 'checks': CHECKS, 'x': str(x), 'split': str(scratch/'split.npz'), 'out': str(scratch/'prob.npz')}
+    job = {**spec, 'loss': loss, 'system': system, 'arch': system.split(',')[0], 'options': {**OPTIONS.get(system, {}), **spec['options']}, 'lr': lr, 'budget': budget, 'batch': BATCH, 'checks': CHECKS, 'x': str(x), 'split': str(scratch/'split.npz'), 'out': str(scratch/'prob.npz')}
     start = time.perf_counter()
     about = trainers[system in PEERS](job)
     preds = told(table, truth, role, np.load(scratch/'prob.npz'), sets if approach == 'powerset' else None, fold, {**{k: v for k, v in job.items() if k not in ('x', 'split', 'out')}, 'data': data, 'approach': approach, **about})
@@ -170,7 +171,7 @@ def run(fit, stages, budget, systems):
         for factor, choices in ABLATIONS.items():
             for choice, change in choices.items(): fit('simulated', 'crnn', rate('crnn'), budget['ablation'], change=change, path=fit_path('ablation', 'crnn', variant=f'{factor} {choice}'))
     def longer():
-        for s in set(LONGER) & set(systems): fit('simulated', s, rate(s), LONGER[s]*budget['simulated'], path=fit_path('simulated', s, 'longer'))
+        for s in (s for s in LONGER if s in systems): fit('simulated', s, rate(s), LONGER[s]*budget['simulated'], path=fit_path('simulated', s, 'longer'))
     todo = {'simulated': partial(one_split, systems, 'thresholds'), 'real': partial(all_folds, systems, 'thresholds'), 'ablations': ablations,
             'simulated-powerset': partial(one_split, members, 'powerset'), 'real-powerset': partial(all_folds, members, 'powerset'), 'longer': longer}
     for stage in stages: todo[stage]()
@@ -215,10 +216,11 @@ def cost_table(fits):
 
 
 def differences(fits):
-    "crnn against each other system with thresholds, and thresholds against powerset of each member."
+    "`crnn` with either stem against every other system, more time against less, thresholds against powerset."
     rows = []
-    pairs = [((d, 'crnn', 'thresholds'), (d, s, 'thresholds')) for d in ('real', 'simulated') for s in (*PEERS, *MEMBERS[1:])]
-    pairs += [(('simulated', 'crnn', 'thresholds'), ('simulated', s, 'longer')) for s in LONGER]
+    others = [s for s in (*PEERS, *MEMBERS) if s != 'crnn']
+    pairs = [((d, c, 'thresholds'), (d, s, 'thresholds')) for d in ('real', 'simulated') for c in MEMBERS[:2] for s in others if s != c]
+    pairs += [(('simulated', c, way), ('simulated', s, 'longer')) for c in MEMBERS[:2] for way in ('thresholds', 'longer') for s in LONGER if (c, way) != (s, 'longer')]
     pairs += [((d, s, 'thresholds'), (d, s, 'powerset')) for d in ('real', 'simulated') for s in MEMBERS]
     for a, b in pairs:
         if a not in fits or b not in fits: continue
@@ -239,7 +241,8 @@ def ablation_table():
             if not path.exists(): continue
             part = answered(load_predictions(path))
             value, gap, about = bootstrap(part, KEPT), compare(part, answered(load_predictions(plain)), KEPT), part.provenance
-            rows.append(value.join(gap[['difference', 'low', 'high']], rsuffix='_difference').reset_index().assign(factor=factor, choice=choice, seed=about['seed'], parameters=about['parameters'], epochs=about['epochs'], cpu_ms_a_window=1e3*about['cpu_s']/about['windows'], budget_s=about['budget']))
+            gap = gap[['difference', 'low', 'high']].rename(columns={'low': 'low_difference', 'high': 'high_difference'})
+            rows.append(value.join(gap).reset_index().assign(factor=factor, choice=choice, seed=about['seed'], parameters=about['parameters'], epochs=about['epochs'], cpu_ms_a_window=1e3*about['cpu_s']/about['windows'], budget_s=about['budget']))
     return pd.concat(rows) if rows else None
 
 
