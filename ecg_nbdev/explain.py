@@ -97,7 +97,7 @@ def integrated_gradients(
     predictor, # a `Predictor` with a network of torch
     record:Record, # of any length and rate
     name:str, # the class to explain
-    tolerance:float=.01, # log odds that the shares of one piece of the way may miss
+    tolerance:float=.02, # log odds that the shares of one piece of the way may miss
 )->np.ndarray: # (12, n) log odds a sample, at the model's sampling rate; 0 where there is no sample
     """Each sample's share of what raises the mean log odds of the windows above those of a flat line.
 
@@ -145,9 +145,10 @@ def explain(
 
 # %% ../nbs/72_explain.ipynb #ccf28e53
 def _shading(explanation, record):
-    "A weight for each sample of the recording: the shares of 80 ms around it."
+    "A weight for each sample of the recording: the shares of 80 ms around it, 0 below a tenth of the largest."
     width = max(1, round(.08*explanation.fs))
     smooth = np.apply_along_axis(np.convolve, 1, explanation.sample, np.ones(width), 'same')[:, :explanation.sample.shape[1]]
+    smooth[np.abs(smooth) < .1*np.abs(smooth).max()] = 0
     return smooth[:, np.minimum((np.arange(record.n)*explanation.fs/record.fs).astype(int), smooth.shape[1]-1)]
 
 def _bars(ax, at, fall, width, across):
