@@ -13,7 +13,7 @@ LAST = { # notebook → the cell that is added at its end and prints what Python
     'nbs/71a_widget.ipynb': SLIDER, 'nbs/tutorials/threshold_selection.ipynb': SLIDER,
     'nbs/tutorials/quickstart.ipynb': "print('intervals', intervals.round(2).to_html()); print('epochs', len(log), 'recordings', len(held), 'saved', (work/'model/model.safetensors').stat().st_size)"}
 
-ERROR = '.jp-RenderedText[data-mime-type="application/vnd.jupyter.error"]'
+ERROR = '.jp-RenderedText[data-mime-type="application/vnd.jupyter.stderr"]:has-text("Traceback (most recent call last)")' # JupyterLab draws errors as it draws stderr
 
 def code_cells(nb): return [c for c in nb['cells'] if c['cell_type'] == 'code']
 
