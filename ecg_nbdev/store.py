@@ -13,10 +13,11 @@ from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from zlib import crc32
-import json, os, shutil, tempfile
+import json, os, shutil
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
+from filelock import FileLock, Timeout
 from .core import LEADS, RecordError, StoreError, whole_file
 from .records import read_record, resample
 from .cohort import in_order, with_bar
@@ -153,21 +154,46 @@ def _current(path, table, mark):
     return store
 
 # %% ../nbs/13_store.ipynb #3fa8b243
+def _journal(folder):
+    "What an interrupted build has already seen to: a row a recording, packed or skipped."
+    try: *lines, _ = (folder/'journal').read_text(encoding='utf-8').split('\n') # what comes after the last line's end was cut off
+    except FileNotFoundError: return []
+    return [json.loads(line) for line in lines]
+
+def _samples(rows): return sum(r.get('n_samples', 0) for r in rows)
+
 def _write(table, folder, function, n_workers, progress, on_error):
-    "Pack all recordings into `folder`; returns (samples, packed rows, skipped rows)."
-    total, packed, skipped = 0, [], []
-    results = in_order(function, table.path, n_workers)
-    with open(folder/'signal.i16', 'wb') as f:
-        for result, name, path in zip(with_bar(results, len(table), progress), table.id, table.path):
+    "Pack all recordings into `folder`, from where its journal ends; returns the journal."
+    rows = _journal(folder)
+    with open(folder/'signal.i16', 'ab') as f, open(folder/'journal', 'w', encoding='utf-8') as journal:
+        if f.tell() < _samples(rows)*2*len(LEADS): rows = []
+        f.truncate(_samples(rows)*2*len(LEADS))
+        def note(row): journal.write(json.dumps(row, default=lambda number: number.item())+'\n'); journal.flush()
+        for row in rows: note(row)
+        rest, total = table.iloc[len(rows):], _samples(rows)
+        for result, name, path in zip(with_bar(in_order(function, rest.path, n_workers), len(rest), progress), rest.id, rest.path):
             if isinstance(result, RecordError):
                 if on_error == 'raise': raise result
-                skipped.append((path, result.reason)); continue
-            units, clipped = result
-            data = units.tobytes()
-            f.write(data)
-            packed.append((name, total, len(units), clipped, crc32(data)))
-            total += len(units)
-    return total, pd.DataFrame(packed, columns=['id', *PACKED]), pd.DataFrame(skipped, columns=['path', 'reason'])
+                rows.append(dict(path=path, reason=result.reason))
+            else:
+                units, clipped = result
+                data = units.tobytes()
+                f.write(data); f.flush() # the signal first: what the journal names is there
+                rows.append(dict(id=name, offset=total, n_samples=len(units), clipped=clipped, crc=crc32(data)))
+                total += len(units)
+            note(rows[-1])
+    return rows
+
+# %% ../nbs/13_store.ipynb #5017aa3e
+def _finish(table, path, folder, rows, meta):
+    "Index, list of what was skipped, and description, beside the signals."
+    packed = pd.DataFrame([r for r in rows if 'crc' in r], columns=['id', *PACKED])
+    skipped = pd.DataFrame([r for r in rows if 'reason' in r], columns=['path', 'reason'])
+    if not len(packed): raise StoreError(f"{path}: none of {len(table)} recordings can be packed, the first one is {skipped.path[0]}: {skipped.reason[0]}" if len(skipped) else f'{path}: there are no recordings to pack')
+    _index(table, packed).to_parquet(folder/'index.parquet')
+    skipped.to_csv(folder/'skipped.csv', index=False)
+    (folder/'store.json').write_text(json.dumps(dict(version=STORE_VERSION, samples=_samples(rows), **meta), indent=1))
+    (folder/'journal').unlink()
 
 def _replace(folder, path):
     "Put a finished folder in the place of an older one."
@@ -175,6 +201,14 @@ def _replace(folder, path):
     if path.exists(): path.rename(old)
     folder.rename(path)
     shutil.rmtree(old, ignore_errors=True)
+
+def _clear(path, keep):
+    "Remove what builds with other signals have left where a store shall be, unless they still run."
+    for folder in path.parent.glob(f'.{path.name}.building-*'):
+        if folder == keep: continue
+        try:
+            with FileLock(folder/'lock', timeout=0): shutil.rmtree(folder, ignore_errors=True)
+        except Timeout: pass
 
 # %% ../nbs/13_store.ipynb #acd3c061
 def build_store(
@@ -187,7 +221,7 @@ def build_store(
     on_error:str='skip', # a recording that can't be packed: 'skip' it and list it in skipped.csv, or 'raise'
     progress:bool=True, # show a progress bar
 )->Store:
-    "Pack a cohort's signals, unless a store of just these signals is there already; raises `StoreError` where none can be packed."
+    "Pack a cohort's signals, unless a store of just these signals is there already; what was interrupted is taken up again. Raises `StoreError` where none can be packed."
     path = Path(path)
     if prepare and not tag: raise ValueError('a preparation needs a tag: its name in the fingerprint')
     if table.id.duplicated().any(): raise StoreError(f"{path}: the table lists {table.id[table.id.duplicated()].iloc[0]} twice: give every record one row")
@@ -196,14 +230,16 @@ def build_store(
     if path.exists() and (not path.is_dir() or any(path.iterdir()) and not (path/'store.json').exists()):
         raise StoreError(f'{path}: is in the way and no store: choose another path')
     path.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(dir=path.parent, prefix=f'.{path.name}.building-'))
+    building = path.with_name(f'.{path.name}.building-{mark}')
+    _clear(path, keep=building)
+    building.mkdir(exist_ok=True)
     try:
-        total, packed, skipped = _write(table, building, partial(pack, fs=fs, prepare=prepare), n_workers, progress, on_error)
-        if not len(packed): raise StoreError(f"{path}: none of {len(table)} recordings can be packed, the first one is {skipped.path[0]}: {skipped.reason[0]}" if len(skipped) else f'{path}: there are no recordings to pack')
-        _index(table, packed).to_parquet(building/'index.parquet')
-        skipped.to_csv(building/'skipped.csv', index=False)
-        (building/'store.json').write_text(json.dumps(dict(version=STORE_VERSION, fs=float(fs), tag=tag, samples=total, fingerprint=mark), indent=1))
+        with FileLock(building/'lock', timeout=0):
+            rows = _write(table, building, partial(pack, fs=fs, prepare=prepare), n_workers, progress, on_error)
+            _finish(table, path, building, rows, dict(fs=float(fs), tag=tag, fingerprint=mark))
+        (building/'lock').unlink(missing_ok=True)
         _replace(building, path)
+    except Timeout: raise StoreError(f'{path}: another process is packing it: wait until it is done') from None
     except BrokenProcessPool as e: raise StoreError(f'{path}: a worker process was ended from outside, perhaps for lack of memory: try n_workers=1') from e
-    finally: shutil.rmtree(building, ignore_errors=True)
+    except (RecordError, StoreError): shutil.rmtree(building, ignore_errors=True); raise
     return Store(path)

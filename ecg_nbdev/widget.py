@@ -96,7 +96,7 @@ class ThresholdSlider:
     def _choose(self):
         "Show a class; its threshold is left as it is, even between two steps of the slider, to which the browser would round it."
         self.slider.unobserve(self._move, 'value')
-        self.slider.value = round(self.thresholds.values[self.k]/self.slider.step)*self.slider.step
+        self.slider.value = round(round(self.thresholds.values[self.k]/self.slider.step)*self.slider.step, 3) # to the digit what the browser makes of it, or it would send its own back
         self.slider.observe(self._move, 'value')
         self._draw()
 

@@ -151,9 +151,11 @@ def test_the_shipped_model_predicts_without_a_model_named(trained):
     ('ecg-evaluate', ('--test-path', '/nowhere/at/all'), '/nowhere/at/all'),
     ('ecg-evaluate', ('--test-path', '/nowhere/at/all', '--model', '/no/model'), '/no/model'),
     ('ecg-predict', ('/nowhere.hea',), '/nowhere.hea'),
+    ('ecg-fetch', ('nothing', '/nowhere'), 'cpsc2018, cpsc-extra'),
+    ('ecg-fetch', ('cpsc2018', '/nowhere', '--host', 'http://127.0.0.1:9'), 'http://127.0.0.1:9'),
 ])
 def test_a_mistake_is_one_line_and_status_one(command, args, says, tmp_path):
-    assert says in one_line(run(command, *args, *(('--out', tmp_path/'out') if command != 'ecg-predict' else ()), status=1))
+    assert says in one_line(run(command, *args, *(('--out', tmp_path/'out') if command in ('ecg-train', 'ecg-evaluate') else ()), status=1))
 
 
 def test_an_empty_folder_is_named(tmp_path):

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from filelock import FileLock
 from hypothesis import given, settings, strategies as st
 
 from ecg_nbdev.cohort import scan
@@ -142,6 +143,54 @@ def test_a_failed_build_keeps_the_older_store(cohort, tmp_path):
     (tmp_path/'set'/'A02.mat').unlink()
     with pytest.raises(RecordError): pack_up(cohort.table, tmp_path/'store', on_error='raise')
     assert Store(tmp_path/'store').verify() == 12 and np.array_equal(Store(tmp_path/'store').signal(2), store.signal(2))
+
+
+KILLED = """
+import os, signal, sys
+import pandas as pd
+from ecg_nbdev.store import build_store
+seen = []
+def kill_at(n):
+    def prepare(x, fs):
+        seen.append(fs)
+        if len(seen) == n: os.kill(os.getpid(), signal.SIGKILL)
+        return x
+    return prepare
+build_store(pd.read_csv(sys.argv[1], keep_default_na=False), sys.argv[2], prepare=kill_at(int(sys.argv[3])), tag='t', n_workers=1, progress=False)
+"""
+
+@pytest.mark.skipif(sys.platform == 'win32', reason='there is no SIGKILL on Windows')
+def test_a_killed_build_is_taken_up_again(cohort, tmp_path):
+    (tmp_path/'set'/'A02.mat').unlink()
+    cohort.save(tmp_path/'saved')
+    table, path, calls = pd.read_csv(tmp_path/'saved'/'cohort.csv', keep_default_na=False), tmp_path/'store', []
+    def prepare(x, fs): calls.append(fs); return x
+    for n in (5, 3): # killed twice
+        assert subprocess.run([sys.executable, '-c', KILLED, tmp_path/'saved'/'cohort.csv', path, str(n)]).returncode == -9
+    left, = tmp_path.glob('.store.building-*')
+    with open(left/'journal', 'a') as f: f.write('{"id": "A0') # a line, and a signal, that were cut off
+    with open(left/'signal.i16', 'ab') as f: f.write(b'abc')
+    store = pack_up(table, path, prepare=prepare, tag='t', n_workers=1)
+    assert len(calls) == 11-4-2 and len(store) == store.verify() == 11 and store.skipped.path.tolist() == [str(tmp_path/'set'/'A02.hea')]
+    whole = pack_up(table, tmp_path/'whole', prepare=prepare, tag='t', n_workers=1)
+    assert whole.index.equals(store.index) and np.array_equal(whole.units, store.units)
+    assert sorted(os.listdir(path)) == sorted(os.listdir(tmp_path/'whole')) == ['index.parquet', 'signal.i16', 'skipped.csv', 'store.json']
+    assert not list(tmp_path.glob('.*'))
+
+
+def test_what_was_left_is_used_only_where_it_fits(cohort, tmp_path):
+    path = tmp_path/'store'
+    def stop(x, fs): raise KeyboardInterrupt
+    def leave(tag):
+        with pytest.raises(KeyboardInterrupt): pack_up(cohort.table, path, prepare=stop, tag=tag, n_workers=1)
+        return [p.name for p in tmp_path.glob('.*')]
+    assert len(leave('a')) == 1 and leave('a') == leave('a') != leave('b') # another preparation begins anew and clears what the first has left
+    left, = tmp_path.glob('.store.building-*')
+    (left/'journal').write_text(json.dumps(dict(id='A00', offset=0, n_samples=300, clipped=0, crc=1))+'\n') # its signal is not there
+    with pytest.raises(StoreError, match='another process is packing it'):
+        with FileLock(left/'lock'): pack_up(cohort.table, path, prepare=stop, tag='b', n_workers=1)
+    with FileLock(left/'lock'): assert pack_up(cohort.table, path).verify() == 12 and left.exists() # not taken from a build that still runs
+    assert pack_up(cohort.table, path, prepare=negate, tag='b').verify() == 12 and not list(tmp_path.glob('.*'))
 
 
 def test_damage(cohort, tmp_path):
