@@ -8,7 +8,7 @@ import pytest
 
 from ecg_nbdev import fetch as module
 from ecg_nbdev.core import CohortError
-from ecg_nbdev.fetch import fetch, listed
+from ecg_nbdev.fetch import _listed, fetch
 
 NAMES = [f'g{g}/A{g}{i:03d}.{ext}' for g in (1, 2) for i in range(10) for ext in ('hea', 'mat')]
 
@@ -71,4 +71,4 @@ def test_what_does_not_come_is_counted_and_comes_the_next_time(site, tmp_path, t
 
 def test_the_list_is_not_trusted_with_other_folders():
     sums = 'a1  training/georgia/g1/E1.mat\nb2 training/georgia/../../../.bashrc\n\nc3 training/georgia_2/x\nd4 /training/georgia/y\n'
-    assert listed(sums, 'training/georgia') == {'g1/E1.mat': 'a1'}
+    assert _listed(sums, 'training/georgia') == {'g1/E1.mat': 'a1'}
