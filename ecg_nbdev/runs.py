@@ -246,7 +246,8 @@ def evaluate_run(
     skipped = pd.concat([cohort.skipped, failed], ignore_index=True)
     role = np.where(table.crc.isin(predictor.about.get('seen', ())), 'train', 'test')
     labelled = role[table.labels != '']
-    if len(labelled) and (labelled == 'train').all(): raise CohortError(f'{test_path}: the model has seen all {len(labelled)} labelled recordings in training: score it on others')
+    if not len(labelled): raise CohortError(f'{test_path}: none of its {len(table)} recordings carries one of the classes {", ".join(predictor.classes)}: give it a REFERENCE.csv or labels in the headers, or use ecg-predict')
+    if (labelled == 'train').all(): raise CohortError(f'{test_path}: the model has seen all {len(labelled)} labelled recordings in training: score it on others')
     preds = predictions_of(predictor, outputs, table, role, {'data': str(test_path), 'model': str(model or 'shipped'), **{k: v for k, v in predictor.about.items() if k in ('arch', 'seed')}})
     metrics = {**_scores(preds, predictor, 'test', len(skipped)), 'n_seen_in_training': int((role == 'train').sum())}
     if metrics['n_seen_in_training']: print(f'{metrics["n_seen_in_training"]} recordings that the model has seen in training are left out of the scores')
