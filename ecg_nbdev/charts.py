@@ -190,7 +190,7 @@ def plot_reliability(
 ): # axes
     "Reliability diagram, with the expected calibration error (mean distance from the diagonal, weighted by how many answers lie in a bin)."
     truth, prob = np.ravel(truth).astype(bool), np.ravel(prob).astype(float)
-    ax = new_axes(ax, (3.8, 3.6))
+    ax = new_axes(ax, (3.8, 4.9))
     which = np.clip((prob*bins).astype(int), 0, bins-1)
     n = np.bincount(which, minlength=bins)
     used = n > 0
@@ -202,7 +202,7 @@ def plot_reliability(
     ax.errorbar(said, seen, [seen-np.minimum(centre-half, seen), np.maximum(centre+half, seen)-seen], fmt='o', ms=5, lw=1.2, color=COLORS['blue'], label='observed, 95 % interval')
     ax.set(xlabel='predicted probability', ylabel='observed frequency', xlim=(0, 1), ylim=(0, 1), aspect='equal',
            title=f'Calibration (error {np.average(np.abs(said-seen), weights=n):.3f})')
-    ax.legend(loc='upper left')
+    ax.legend(loc='upper left', bbox_to_anchor=(0, -.14)) # below: points may lie anywhere inside
     return ax
 
 # %% ../nbs/02a_charts.ipynb #6aca7ba3
