@@ -13,7 +13,7 @@ setup: .venv/ready
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
-# A simulated cohort, two minutes of training on two cores, an evaluation on recordings the model has not seen.
+# A simulated cohort, half a minute of training on two cores, an evaluation on recordings the model has not seen.
 demo: setup
 	rm -rf $(DEMO)
 	ecg-synth $(DEMO)/train --n 600 --seed 0
