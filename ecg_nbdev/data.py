@@ -132,7 +132,7 @@ class WindowDL(TfmdDL):
         "Draw the first `max_n` windows of a batch, each titled with its labels."
         from ecg_nbdev.plots import plot_batch
         x, y = b or self.one_batch()
-        return plot_batch(np.asarray(x[:max_n]), self.titles(y[:max_n]), fs=self.dataset.store.fs, **kwargs)
+        return plot_batch(np.asarray(x[:max_n].cpu()), self.titles(y[:max_n]), fs=self.dataset.store.fs, **kwargs)
 
     def show_results(self, b, out, max_n=6, **kwargs):
         "Draw windows titled with what they are and what the model says of them, from its logits `out`."
@@ -140,7 +140,7 @@ class WindowDL(TfmdDL):
         x, y = b
         said = (out > 0).float() if y.ndim == 2 else out.argmax(-1)
         titles = [f'{true} → {says}' for true, says in zip(self.titles(y[:max_n]), self.titles(said[:max_n]))]
-        return plot_batch(np.asarray(x[:max_n]), titles, fs=self.dataset.store.fs, **kwargs)
+        return plot_batch(np.asarray(x[:max_n].cpu()), titles, fs=self.dataset.store.fs, **kwargs)
 
 # %% ../nbs/30_data.ipynb #f0ac6e62
 def make_targets(

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from fastai.basics import Adam, Callback, Learner, Metric
-from fastai.callback.all import EarlyStoppingCallback, GradientClip
+from fastai.callback.all import EarlyStoppingCallback, GradientClip, MixedPrecision
 from fastai.callback.tracker import TrackerCallback
 from .augment import Augment
 from .core import whole_file
@@ -160,11 +160,13 @@ def ecg_learner(
     cbs=(), # more callbacks
     **options, # of the architecture
 )->Learner:
-    "A Learner that trains a network of the family on the windows of `dls` and scores it by recording."
+    "A Learner that trains a network of the family on the windows of `dls` and scores it by recording; on a CUDA device where there is one, in mixed precision."
     seed_everything(seed)
+    gpu = torch.cuda.is_available()
+    if gpu: dls.to(torch.device('cuda'))
     model = model or create_model(arch, n_classes=dls.c, fs=dls.train.dataset.store.fs, **options)
     if not callable(loss): loss = create_loss(loss or ('bce' if dls.label_sets is None else 'powerset'), targets=dls.train.dataset.targets)
-    cbs = [PlainTensors(), GradientClip(clip), *([AverageWeights(ema)] if ema else []), *([AugmentBatches(Augment(augment, seed))] if augment else []), *cbs]
+    cbs = [PlainTensors(), GradientClip(clip), *([MixedPrecision()] if gpu else []), *([AverageWeights(ema)] if ema else []), *([AugmentBatches(Augment(augment, seed))] if augment else []), *cbs]
     return Learner(dls, model, loss_func=loss, opt_func=Adam, wd=wd, metrics=[RecordMetric(macro_auroc)], cbs=cbs)
 
 # %% ../nbs/51_learner.ipynb #a7dd80b7

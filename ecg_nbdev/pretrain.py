@@ -131,7 +131,7 @@ def mix_weights(
     "Give `after` the mean of both networks' weights and running statistics."
     old = before.state_dict()
     for name, w in after.state_dict().items():
-        if w.is_floating_point(): w.lerp_(old[name], 1-share)
+        if w.is_floating_point(): w.lerp_(old[name].to(w.device), 1-share)
 
 def finetune(
     model, # a pretrained network; it is copied, and stays as it is
