@@ -19,7 +19,7 @@ from ecg_nbdev.data import WindowDL, WindowDataset, ecg_dls
 from ecg_nbdev.evaluation import SCORES, draw_weights, report_table, single_answer
 from ecg_nbdev.labels import multi_hot, read_reference
 from ecg_nbdev.learner import ecg_learner, predict_records, train
-from ecg_nbdev.metrics import CPSC_GROUPS, UndefinedScore, challenge_weights, cpsc2018_f1, cpsc2018_matrix
+from ecg_nbdev.metrics import CPSC_GROUPS, UndefinedScore, challenge_score, challenge_weights, cpsc2018_matrix, cpsc2018_score, first_phase_scores, hamming_loss
 from ecg_nbdev.models import MODELS
 from ecg_nbdev.protocol import cross_validate
 from ecg_nbdev.runs import first_labels
@@ -73,30 +73,15 @@ def trainer(store, folds, arch, epochs, seconds, approach, bs=64):
 
 # --- scores
 
-def mean(values): return ratio(np.nansum(values, -1), (~np.isnan(values)).sum(-1))
-
-def ratio(a, b): return np.divide(a, b, out=np.zeros(np.broadcast(a, b).shape), where=np.asarray(b) > 0)
-
-def challenge(t, a, w, rewards):
-    "The Challenge score of every draw: a recording's reward depends on no other recording."
-    normal = np.zeros_like(a); normal[:, 0] = True
-    reward = lambda y: w@(((t/np.maximum((t|y).sum(1, keepdims=True), 1))@rewards)*y).sum(1)
-    none = reward(normal)
-    return ratio(reward(a)-none, reward(t)-none)
-
 def scores(part, one, w, rewards=None):
     "Every score of answered recordings, a row a draw; `one` is the class answered for CPSC2018's score, `w` (draws, n) how often each recording counts."
-    t, a = part.truth, part.answer
-    matrix = cpsc2018_matrix(t, part.first, one, w)
-    hit, total = np.diagonal(matrix, axis1=1, axis2=2), matrix.sum(1)+matrix.sum(2)
-    columns = {g: [CLASSES.index(c) for c in names] for g, names in CPSC_GROUPS.items()}
-    group = {f'cpsc2018_{g}': ratio(2*hit[:, k].sum(1), total[:, k].sum(1)) for g, k in columns.items()}
-    share = 1/t.sum(1, keepdims=True)
-    tp, fp, fn = (w@(part*share) for part in (t & a, ~t & a, t & ~a))
-    found = {'cpsc2018_f1': mean(cpsc2018_f1(matrix)), **group, **{n: f(part, one, w) for n, f in SCORES.items() if n != 'cpsc2018_f1'}, 'hamming_loss': w@(t != a).mean(1)/w.sum(1),
-        'f_beta2': ratio(5*tp, 5*tp+fp+4*fn).mean(1), 'g_beta2': ratio(tp, tp+fp+2*fn).mean(1), **({} if rewards is None else {'challenge': challenge(t, a, w, rewards)}),
-        **{f'cpsc2018 F1 {c}': f for c, f in zip(CLASSES, cpsc2018_f1(matrix).T)}}
-    return pd.DataFrame(found)
+    def unweighted(draw):
+        t, a = part.truth[draw], part.answer[draw]
+        official, beta = cpsc2018_score(cpsc2018_matrix(t, part.first[draw], one[draw])), first_phase_scores(t, a)
+        return {**{f'cpsc2018_{g}': official[g] for g in CPSC_GROUPS}, 'hamming_loss': hamming_loss(t, a), 'f_beta2': beta[0], 'g_beta2': beta[1],
+            **({} if rewards is None else {'challenge': challenge_score(t, a, rewards)}), **{f'cpsc2018 F1 {c}': official[c] for c in CLASSES}}
+    rows = np.arange(len(part))
+    return pd.concat([pd.DataFrame({n: f(part, one, w) for n, f in SCORES.items()}), pd.DataFrame([unweighted(np.repeat(rows, often.astype(int))) for often in w])], axis=1)
 
 def summary(cv, rewards=None, n_boot=500):
     "A row a score: mean and standard deviation over folds, the score of all answers together with its bootstrap interval; and the scores of each fold."
