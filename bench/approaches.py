@@ -24,15 +24,16 @@ from ecg_nbdev.calibration import fit_calibration
 from ecg_nbdev.cohort import cpsc2018_folds, make_folds
 from ecg_nbdev.core import CLASSES
 from ecg_nbdev.decoding import fit_decoder
-from ecg_nbdev.evaluation import SCORES, answer, bootstrap, corrected_t_test, drawn_scores
+from ecg_nbdev.evaluation import bootstrap, corrected_t_test, drawn_scores, SCORES
+from ecg_nbdev.thresholds import apply_thresholds
 from ecg_nbdev.labels import LabelSets, multi_hot, read_reference
 from ecg_nbdev.models import create_model
-from ecg_nbdev.predictions import Predictions, pool
+from ecg_nbdev.predictions import Predictions, pool_predictions
 from ecg_nbdev.pretrain import real_store
 from ecg_nbdev.protocol import inner_splits
-from ecg_nbdev.runs import first_labels
+from ecg_nbdev.labels import first_labels
 from ecg_nbdev.signal import Preparation
-from ecg_nbdev.synth import simulate
+from ecg_nbdev.sim.synth import simulate
 from ecg_nbdev.thresholds import fit_thresholds
 
 OUT, NETWORK = Path(__file__).parent/'results', Path('runs/pretrained/pretrained-0.safetensors')
@@ -92,7 +93,7 @@ def one_fold(x, truth, first, ids, folds, outer, seed=0, keep=None):
     with torch.no_grad(): labels, joint = make(nine(z[rows]).sigmoid().double().numpy()), power(z[rows]).softmax(-1).double().numpy()
     honest = fit_calibration(labels)(labels)
     return {'powerset': replace(make(sets.marginals(joint)), answer=sets.decode(joint.argmax(1))).of('test'),
-        'thresholds': answer(labels, fit_thresholds(labels)).of('test'), 'sets over labels': answer(honest, fit_decoder(honest, 'exact')).of('test')}, sets
+        'thresholds': apply_thresholds(labels, fit_thresholds(labels)).of('test'), 'sets over labels': apply_thresholds(honest, fit_decoder(honest, 'exact')).of('test')}, sets
 
 
 def groups(part, sets, truth_train):
@@ -117,7 +118,7 @@ def study(name, x, truth, first, ids, folds, seeds=(0, 1)):
                 parts.setdefault((way, seed), []).append(part)
                 by_group.append(groups(part, sets, truth[train]).assign(way=way, seed=seed))
                 per_fold.append({'way': way, 'seed': seed, 'fold': outer, **drawn_scores(part, np.ones((1, len(part)))).iloc[0]})
-    scores = pd.concat([bootstrap(pool(p), n_boot=300).assign(way=way, seed=seed) for (way, seed), p in parts.items()]).reset_index()
+    scores = pd.concat([bootstrap(pool_predictions(p), n_boot=300).assign(way=way, seed=seed) for (way, seed), p in parts.items()]).reset_index()
     scores = scores.groupby(['way', 'score'], sort=False)[['value', 'low', 'high']].mean().reset_index()
     each = pd.DataFrame(per_fold).groupby(['way', 'fold']).mean().drop(columns='seed')
     tests = [{'score': s, 'difference': f'{a} − {b}', **corrected_t_test(each.loc[a][s]-each.loc[b][s], 1/(k-2))} for a, b in (('thresholds', 'powerset'), ('sets over labels', 'powerset'), ('sets over labels', 'thresholds')) for s in SCORES]

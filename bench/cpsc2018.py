@@ -18,11 +18,11 @@ from ecg_nbdev.core import CLASSES, SNOMED, CohortError, ECGError, whole_file
 from ecg_nbdev.data import WindowDL, WindowDataset, ecg_dls
 from ecg_nbdev.evaluation import SCORES, draw_weights, report_table, single_answer
 from ecg_nbdev.labels import multi_hot, read_reference
-from ecg_nbdev.learner import ecg_learner, predict_records, train
+from ecg_nbdev.learner import ecg_learner, predict_records, train_learner
 from ecg_nbdev.metrics import CPSC_GROUPS, UndefinedScore, challenge_score, challenge_weights, cpsc2018_matrix, cpsc2018_score, first_phase_scores, hamming_loss
 from ecg_nbdev.models import MODELS
 from ecg_nbdev.protocol import cross_validate
-from ecg_nbdev.runs import first_labels
+from ecg_nbdev.labels import first_labels
 from ecg_nbdev.signal import Preparation
 from ecg_nbdev.store import build_store
 
@@ -62,7 +62,7 @@ def trainer(store, folds, arch, epochs, seconds, approach, bs=64):
         split[fit], split[valid] = 'train', 'valid'
         dls = ecg_dls(store, split, seconds, bs=bs, approach=approach, jitter=seconds/4, seed=seed)
         learn = ecg_learner(dls, arch, seed=seed)
-        log = train(learn, epochs, show=False)
+        log = train_learner(learn, epochs, show=False)
         rows = np.r_[valid, test]
         windows = WindowDataset(store, rows, np.zeros(len(rows)), dls.valid.dataset.plan.size)
         prob = predict_records(learn.model, WindowDL(windows, bs=4*bs), label_sets=dls.label_sets)

@@ -16,7 +16,7 @@ from growth import write_store
 from ecg_nbdev.augment import Augment
 from ecg_nbdev.core import whole_file
 from ecg_nbdev.data import WindowDL, WindowDataset, ecg_dls
-from ecg_nbdev.learner import RecordMetric, ecg_learner, train
+from ecg_nbdev.learner import RecordMetric, ecg_learner, train_learner
 from ecg_nbdev.pretrain import RECIPE
 
 OUT = Path(__file__).resolve().parent/'results'
@@ -50,7 +50,7 @@ def epoch(store, arch, augment, log, repeats=2):
                 if isinstance(owner.__dict__.get(method), property): stack.enter_context(swapped(owner, method, property(clock.wrap(name, owner.__dict__[method].fget))))
                 else: wrap(owner, method, name)
             learn.create_opt(); wrap(learn.opt, 'step', 'optimizer'); wrap(learn.opt, 'zero_grad', 'optimizer')
-            with contextlib.redirect_stdout(io.StringIO()): clock.wrap('loop and log', train)(learn, 1, csv=log)
+            with contextlib.redirect_stdout(io.StringIO()): clock.wrap('loop and log', train_learner)(learn, 1, csv=log)
         found.append(clock.spent)
     return pd.DataFrame(found[1:]).median()
 

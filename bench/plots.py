@@ -9,7 +9,7 @@ matplotlib.use('agg')
 from matplotlib import pyplot as plt
 
 from ecg_nbdev.plots import plot_batch, plot_ecg
-from ecg_nbdev.synth import simulate
+from ecg_nbdev.sim.synth import simulate
 
 REPEATS = 15
 

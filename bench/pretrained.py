@@ -27,15 +27,16 @@ from ecg_nbdev.bundle import Predictor, save_bundle
 from ecg_nbdev.calibration import fit_calibration
 from ecg_nbdev.cohort import make_folds
 from ecg_nbdev.core import CLASSES, LEADS, whole_file
-from ecg_nbdev.data import MemoryStore, WindowDL, WindowDataset, make_targets
+from ecg_nbdev.store import MemoryStore
+from ecg_nbdev.data import make_targets, WindowDataset, WindowDL
 from ecg_nbdev.evaluation import bootstrap, compare, draw_weights, evaluate
 from ecg_nbdev.labels import multi_hot
-from ecg_nbdev.learner import history, predict_records
+from ecg_nbdev.learner import training_history, predict_records
 from ecg_nbdev.metrics import auroc, brier, calibration_error, f_score
 from ecg_nbdev.models import Ensemble, create_model
 from ecg_nbdev.predictions import Predictions, save_predictions
-from ecg_nbdev.pretrain import finetune, mix_weights, pretrain, real_store
-from ecg_nbdev.runs import first_labels
+from ecg_nbdev.pretrain import finetune, mix_weights, pretrain_model, real_store
+from ecg_nbdev.labels import first_labels
 from ecg_nbdev.signal import Preparation
 from ecg_nbdev.store import to_units
 from ecg_nbdev.thresholds import fit_thresholds
@@ -71,8 +72,8 @@ def pretrained(seed, epochs, n):
     "The network that has seen simulated recordings only; its history beside it."
     def train():
         start = time.perf_counter()
-        learn = pretrain('crnn', epochs, n, seed, **NETWORK)
-        log = history(learn).assign(seconds=time.perf_counter()-start, simulated=epochs*n, seed=seed)
+        learn = pretrain_model('crnn', epochs, n, seed, **NETWORK)
+        log = training_history(learn).assign(seconds=time.perf_counter()-start, simulated=epochs*n, seed=seed)
         with whole_file(RUNS/f'pretrain-{seed}.csv') as f: log.to_csv(f, index=False)
         return learn.model
     return kept(RUNS/f'pretrained-{seed}.safetensors', train)

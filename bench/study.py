@@ -17,13 +17,14 @@ import pandas as pd
 
 from ecg_nbdev.cohort import make_folds
 from ecg_nbdev.core import CLASSES, whole_file
-from ecg_nbdev.evaluation import SCORES, answer, bootstrap, compare, corrected_t_test, drawn_scores
+from ecg_nbdev.evaluation import bootstrap, compare, corrected_t_test, drawn_scores, SCORES
+from ecg_nbdev.thresholds import apply_thresholds
 from ecg_nbdev.labels import LabelSets, multi_hot
-from ecg_nbdev.predictions import Predictions, load_predictions, pool, save_predictions
-from ecg_nbdev.runs import first_labels
+from ecg_nbdev.predictions import Predictions, load_predictions, pool_predictions, save_predictions
+from ecg_nbdev.labels import first_labels
 from ecg_nbdev.signal import Preparation
 from ecg_nbdev.thresholds import fit_thresholds
-from ecg_nbdev.windows import WindowPlan, cut
+from ecg_nbdev.windows import WindowPlan, cut_windows
 
 HERE = Path(__file__).resolve().parent
 RUNS, RESULTS = Path('runs/study'), HERE/'results'
@@ -57,7 +58,7 @@ ABLATIONS = {  # factor → choice → what differs from the default
 def write_windows(name, signals, fs, seconds):
     "The windows of prepared signals and the record of each."
     plan = WindowPlan.of([s.shape[1] for s in signals], round(seconds*fs))
-    x = np.concatenate([cut(s, plan.start[plan.record == i], plan.size) for i, s in enumerate(signals)])
+    x = np.concatenate([cut_windows(s, plan.start[plan.record == i], plan.size) for i, s in enumerate(signals)])
     with whole_file(RUNS/'data'/f'{name}-{fs}-{seconds:g}.npy') as f, open(f, 'wb') as file: np.save(file, x)
     with whole_file(RUNS/'data'/f'{name}-{fs}-{seconds:g}-record.npy') as f, open(f, 'wb') as file: np.save(file, plan.record)
 
@@ -73,7 +74,7 @@ def real_data():
 
 def simulated_data():
     "Every recording simulated once, at 500 Hz, and prepared at each rate."
-    from ecg_nbdev.synth import simulate_cohort
+    from ecg_nbdev.sim.synth import simulate_cohort
     rates, rows = (100, 250, 500), []
     signals = {fs: [] for fs in rates}
     for r in simulate_cohort(N, 2026, 500., 10., balance=.5, unnamed=.08):
@@ -182,7 +183,7 @@ STAGES = ('simulated', 'real', 'ablations', 'simulated-powerset', 'real-powerset
 
 def answered(preds):
     "With thresholds that the choosing records chose, where it has no answers yet."
-    return preds if preds.answer is not None else answer(preds, fit_thresholds(preds))
+    return preds if preds.answer is not None else apply_thresholds(preds, fit_thresholds(preds))
 
 
 def kept(data, system, approach):
@@ -202,7 +203,7 @@ def scores_table(fits):
     rows = []
     for (data, system, approach), parts in fits.items():
         each = fold_scores(parts)
-        rows.append(bootstrap(pool(parts), KEPT).assign(data=data, system=system, approach=approach, fold_mean=each.mean(), fold_sd=each.std() if len(each) > 1 else np.nan, n_records=len(pool(parts))).reset_index())
+        rows.append(bootstrap(pool_predictions(parts), KEPT).assign(data=data, system=system, approach=approach, fold_mean=each.mean(), fold_sd=each.std() if len(each) > 1 else np.nan, n_records=len(pool_predictions(parts))).reset_index())
     return pd.concat(rows)[['data', 'system', 'approach', 'score', 'value', 'low', 'high', 'fold_mean', 'fold_sd', 'n_records']]
 
 
@@ -224,7 +225,7 @@ def differences(fits):
     pairs += [((d, s, 'thresholds'), (d, s, 'powerset')) for d in ('real', 'simulated') for s in MEMBERS]
     for a, b in pairs:
         if a not in fits or b not in fits: continue
-        table = compare(pool(fits[a]), pool(fits[b]), KEPT).reset_index().assign(data=a[0], system=f'{a[1]}, {a[2]}', than=f'{b[1]}, {b[2]}')
+        table = compare(pool_predictions(fits[a]), pool_predictions(fits[b]), KEPT).reset_index().assign(data=a[0], system=f'{a[1]}, {a[2]}', than=f'{b[1]}, {b[2]}')
         if len(fits[a]) > 1:
             tests = [corrected_t_test((fold_scores(fits[a])-fold_scores(fits[b]))[s].dropna(), 1/(FOLDS-2)) for s in table.score]
             table[['fold_mean', 'fold_low', 'fold_high', 'fold_p']] = [[t['mean'], t['low'], t['high'], t['p']] for t in tests]

@@ -1,7 +1,7 @@
 "Records a second that the simulator makes, in processor time of one core: `python bench/synth.py`."
 import time
 
-from ecg_nbdev.synth import simulate_cohort
+from ecg_nbdev.sim.synth import simulate_cohort
 
 
 def rate(fs, seconds, n=200):

@@ -11,11 +11,12 @@ from scipy.stats import norm, t as student
 
 from ecg_nbdev.calibration import fit_calibration
 from ecg_nbdev.decoding import fit_decoder
-from ecg_nbdev.evaluation import bootstrap, answer, evaluate
+from ecg_nbdev.evaluation import bootstrap, evaluate
+from ecg_nbdev.thresholds import apply_thresholds
 from ecg_nbdev.labels import multi_hot, read_reference
 from ecg_nbdev.metrics import auprc, auroc, class_table, cpsc2018_f1, cpsc2018_matrix, exact_match, f_score, label_ranking
 from ecg_nbdev.predictions import Predictions
-from ecg_nbdev.thresholds import Thresholds, best_threshold, fit_thresholds, logit, rule, smooth_threshold
+from ecg_nbdev.thresholds import Thresholds, best_threshold, fit_thresholds, log_odds, threshold_rule, smooth_threshold
 
 OUT = Path(__file__).parent/'results'
 sigmoid = lambda z: 1/(1+np.exp(-z))
@@ -30,12 +31,12 @@ def luck(trials=400, n=300):
     for name, (draw, tail, distance) in DRAWS.items():
         for positives in (3, 9, 30, 100):
             for how in ('f1', 'fbeta=2', 'youden'):
-                truth, z, good = np.arange(n) < positives, np.linspace(-8, 14, 4000), rule(how)
+                truth, z, good = np.arange(n) < positives, np.linspace(-8, 14, 4000), threshold_rule(how)
                 value = lambda z: good(tp := positives*tail(z-distance), fp := (n-positives)*tail(z), positives-tp, n-positives-fp)
                 rng, found = np.random.default_rng(0), []
                 for _ in range(trials):
                     p = sigmoid(draw(rng, n)+distance*truth)
-                    found.append([value(logit(f(truth, p, how))) for f in (best_threshold, smooth_threshold)])
+                    found.append([value(log_odds(f(truth, p, how))) for f in (best_threshold, smooth_threshold)])
                 exact, smooth = np.array(found).T
                 rows.append({'log odds': name, 'positives': positives, 'rule': how, 'exact': exact.mean(), 'smoothed': smooth.mean(), 'gain': (smooth-exact).mean(),
                     'half of 95 % interval': 1.96*(smooth-exact).std()/np.sqrt(trials), 'best possible': value(z).max()})
@@ -76,7 +77,7 @@ def speed():
         for what, f in scores.items(): timed(what, n, f)
         if n < 10_000:
             preds = Predictions(np.arange(n), prob, truth, 'test')
-            preds = answer(preds, Thresholds(np.full(9, .5)))
+            preds = apply_thresholds(preds, Thresholds(np.full(9, .5)))
             timed('every score (evaluate)', n, lambda: evaluate(preds))
             timed('six scores, 500 draws (bootstrap)', n, lambda: bootstrap(preds))
     return pd.DataFrame(rows)

@@ -23,7 +23,7 @@ from .labels import LabelSets
 from .models import create_model
 from .signal import Preparation
 from .thresholds import Thresholds
-from .windows import cut, plan, stitch
+from .windows import cut_windows, plan_windows, stitch
 
 # %% ../nbs/80_bundle.ipynb #c8bf31a0
 def _batches(cuts, bs):
@@ -52,7 +52,7 @@ class Predictor:
     def windows(self, x:np.ndarray)->np.ndarray:
         "The windows of a prepared signal of any length: (windows, 12, n) float32, mV."
         size = round(self.seconds*self.preparation.fs)
-        return cut(x, plan(x.shape[1], size, None if self.stride is None else round(self.stride*self.preparation.fs)), size)
+        return cut_windows(x, plan_windows(x.shape[1], size, None if self.stride is None else round(self.stride*self.preparation.fs)), size)
 
     def outputs(self, signals, bs:int=64)->np.ndarray:
         "What the network says of prepared signals, any iterable of them: (records, outputs) float64, a probability a class, or a label set with a powerset model."

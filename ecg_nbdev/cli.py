@@ -105,8 +105,8 @@ def ecg_fetch(
     host:str=None, # a mirror: the address of a folder with SHA256SUMS.txt; PhysioNet where not given
 ):
     "Load a public data set from PhysioNet; what is there already is checked and stays."
-    from ecg_nbdev.fetch import HOST, fetch
-    done = fetch(name, folder, host or HOST)
+    from ecg_nbdev.fetch import HOST, fetch_dataset
+    done = fetch_dataset(name, folder, host or HOST)
     print(f'{folder}: {len(done)} files, {(done.state == "fetched").sum()} of them new ({done.bytes.sum()/1e6:.0f} MB), each with the right checksum; CC BY 4.0, cite {HOST.replace("/files/", "/content/")}')
 
 # %% ../nbs/90_cli.ipynb #103bf0e4

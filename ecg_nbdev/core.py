@@ -9,7 +9,7 @@ __all__ = ['LEADS', 'CLASSES', 'CLASS_TITLES', 'SNOMED', 'limb_leads', 'lead_nam
            'StoreError', 'BundleError', 'Record', 'whole_file']
 
 # %% ../nbs/00_core.ipynb #b4b79518
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 import numpy as np
 

@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 from .core import CLASSES, CohortError, ECGError
 from .calibration import fit_calibration
-from .evaluation import SCORES, answer, bootstrap, corrected_t_test, evaluate
-from .predictions import Predictions, ensemble, load_predictions, pool, save_predictions
-from .thresholds import fit_thresholds
+from .evaluation import bootstrap, corrected_t_test, evaluate, SCORES
+from .thresholds import apply_thresholds, fit_thresholds
+from .predictions import Predictions, average_predictions, load_predictions, pool_predictions, save_predictions
 
 # %% ../nbs/61a_protocol.ipynb #5f6c373f
 def inner_splits(
@@ -44,9 +44,9 @@ def predict_fold(
     test, chosen, reported = np.flatnonzero(folds == outer), [], []
     for train, valid in inner_splits(folds, outer, inner):
         runs = [fit_predict(train, valid, test, seed) for seed in seeds]
-        chosen.append(ensemble([make(valid, v, 'valid') for v, _ in runs]))
+        chosen.append(average_predictions([make(valid, v, 'valid') for v, _ in runs]))
         reported += [make(test, t, 'test') for _, t in runs]
-    parts = [pool(chosen, 'valid'), ensemble(reported)]
+    parts = [pool_predictions(chosen, 'valid'), average_predictions(reported)]
     join = {name: np.concatenate([getattr(p, name) for p in parts]) for name in ('ids', 'prob', 'truth', 'role', 'first', 'key')}
     return Predictions(**join, classes=parts[0].classes, fold=np.full(len(join['ids']), outer), provenance={'fold': outer, 'inner': inner, 'seeds': list(seeds)})
 
@@ -60,7 +60,7 @@ class CrossValidation:
     @property
     def pooled(self)->Predictions:
         "Every recording once, answered by models and thresholds that have not seen it."
-        return pool(self.parts)
+        return pool_predictions(self.parts)
 
     def by_fold(self)->pd.DataFrame:
         "Scores of each fold: (folds, scores)."
@@ -114,7 +114,7 @@ def cross_validate(
             part = replace(predict_fold(fit_predict, make, folds, outer, inner, seeds), provenance=about)
             if path: save_predictions(part, path)
         if calibrate: part = fit_calibration(part, calibrate)(part)
-        points.append(choose(part)); parts.append(answer(part, points[-1]))
+        points.append(choose(part)); parts.append(apply_thresholds(part, points[-1]))
     return CrossValidation(parts, points)
 
 # %% ../nbs/61a_protocol.ipynb #81b4f53e

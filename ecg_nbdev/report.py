@@ -10,7 +10,6 @@ __all__ = ['SUMMARY', 'worst_mistakes', 'ecg_svg', 'mistake_pictures', 'page_dat
 
 # %% ../nbs/71_report.ipynb #a29e571b
 from base64 import b64encode
-from dataclasses import replace
 from html import escape
 from io import StringIO
 from pathlib import Path
@@ -20,11 +19,11 @@ import numpy as np
 import pandas as pd
 import ecg_nbdev
 from .core import CLASS_TITLES, ECGError, Record, whole_file
-from .evaluation import answer, bootstrap, evaluate, judged, single_answer
+from .thresholds import apply_thresholds, log_odds, Thresholds
+from .evaluation import bootstrap, evaluate, scored_part, single_answer
 from .metrics import CPSC_GROUPS, calibration_error
 from .plots import PAPERS, plot_ecg
 from .predictions import Predictions
-from .thresholds import Thresholds, fit_thresholds, logit
 
 # %% ../nbs/71_report.ipynb #e0be007a
 def worst_mistakes(
@@ -34,8 +33,8 @@ def worst_mistakes(
     role:str='test', # recordings that are looked at
 )->pd.DataFrame: # a row a recording, the worst first: record, carries, answered, class, mistake, probability, distance
     "The recordings that the model is most surely wrong about."
-    part, _ = judged(preds, role)
-    margin = thresholds.margin(part.prob) if thresholds else logit(part.prob)
+    part, _ = scored_part(preds, role)
+    margin = thresholds.margin(part.prob) if thresholds else log_odds(part.prob)
     far = np.where(part.truth == part.answer, -np.inf, np.where(part.answer, margin, -margin))
     order = [i for i in np.argsort(-far.max(1), kind='stable')[:n] if np.isfinite(far[i].max())]
     words = lambda row: ', '.join(c for c, on in zip(part.classes, row) if on)
@@ -204,7 +203,7 @@ def sections(
     n_boot:int=500, # draws of the intervals
 )->tuple: # HTML of scores and curves, the judged recordings
     "The parts of the page that follow from the predictions alone."
-    part, without = judged(preds)
+    part, without = scored_part(preds)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore') # undefined scores are shown as dashes
         metrics = evaluate(preds, thresholds)
@@ -247,7 +246,7 @@ def write_report(
     n_boot:int=500, # draws of the intervals
 )->Path:
     "Write one self-contained HTML page; raises ECGError where there is nothing to score, or where the answers are not those of the thresholds."
-    if thresholds and preds.answer is not None and (answer(preds, thresholds).answer != preds.answer).any(): raise ECGError(f'{path}: the answers were not given by these thresholds: pass the ones that `answer` had')
+    if thresholds and preds.answer is not None and (apply_thresholds(preds, thresholds).answer != preds.answer).any(): raise ECGError(f'{path}: the answers were not given by these thresholds: pass the ones that `answer` had')
     body, part = sections(preds, thresholds, n_boot)
     pictures = ''.join(f'<figure class=mistake><figcaption><b>{escape(name)}</b> {escape(text)}</figcaption><div class=wide tabindex=0>{svg}</div></figure>' for name, text, svg in mistakes or ())
     body += _part('Mistakes', pictures, 'Wrong answers farthest from their threshold. Some of them may be mistakes of the label.')

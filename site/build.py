@@ -142,7 +142,7 @@ def processors():
     return Filter()
 
 def relink(text, page, where):
-    "Links to notebooks, such as `../20_windows.ipynb#plan`, become links to the staged pages."
+    "Links to notebooks, such as `../20_windows.ipynb#plan_windows`, become links to the staged pages."
     def one(m):
         target = posixpath.normpath(posixpath.join(page.nb.parent, m[1]))
         return f']({posixpath.relpath(where[target], page.stage.parent)}{m[2] or ""})' if target in where else m[0]

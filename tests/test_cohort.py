@@ -9,7 +9,8 @@ import pytest
 import scipy.io
 from hypothesis import given, settings, strategies as st
 
-from ecg_nbdev.cohort import COLUMNS, find_records, in_order, make_folds, scan, split
+from ecg_nbdev.cohort import COLUMNS, find_records, make_folds, scan, split_cohort
+from ecg_nbdev.parallel import in_order
 from ecg_nbdev.core import CLASSES, CohortError, Record, RecordError
 from ecg_nbdev.labels import multi_hot, read_reference
 from ecg_nbdev.records import read_record, write_record
@@ -190,8 +191,8 @@ def test_folds_part_no_patient_and_ignore_row_order(labels, people, k, seed):
     assert pd.Series(fold).groupby(table.patient).nunique().max() == 1 and set(fold) <= set(range(k))
     order = np.random.default_rng(seed).permutation(len(table))
     assert (make_folds(table.iloc[order], k, seed) == fold[order]).all()
-    part = split(table, 0.2, 0.2, seed)
-    assert (split(table.iloc[order], 0.2, 0.2, seed) == part[order]).all() and pd.Series(part).groupby(table.patient).nunique().max() == 1
+    part = split_cohort(table, 0.2, 0.2, seed)
+    assert (split_cohort(table.iloc[order], 0.2, 0.2, seed) == part[order]).all() and pd.Series(part).groupby(table.patient).nunique().max() == 1
 
 
 @real
@@ -206,7 +207,7 @@ def test_folds_over_the_complete_table():
 
 def test_too_many_folds():
     with pytest.raises(CohortError, match='3 patients make no 10 folds'): make_folds(table_of(['AF']*3))
-    with pytest.raises(ValueError, match='nothing to train on'): split(table_of(['AF']*3), 0.5, 0.5)
+    with pytest.raises(ValueError, match='nothing to train on'): split_cohort(table_of(['AF']*3), 0.5, 0.5)
 
 
 def test_in_order_stays_close_to_its_reader():

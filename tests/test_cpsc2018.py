@@ -16,7 +16,7 @@ from ecg_nbdev.evaluation import evaluate, single_answer
 from ecg_nbdev.labels import multi_hot, read_reference
 from ecg_nbdev.predictions import Predictions
 from ecg_nbdev.records import write_record
-from ecg_nbdev.synth import simulate
+from ecg_nbdev.sim.synth import simulate
 
 ROOT = Path(__file__).resolve().parents[1]
 ECG_DATA = os.environ.get('ECG_DATA')

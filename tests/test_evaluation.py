@@ -10,12 +10,13 @@ from scipy.stats import t as student
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
-from ecg_nbdev.calibration import METHODS, Calibration, apply_curve, choose_curve, fit_calibration, fit_curve
+from ecg_nbdev.calibration import CALIBRATION_METHODS, Calibration, apply_curve, choose_curve, fit_calibration, fit_curve
 from ecg_nbdev.core import CLASSES, CohortError, ECGError
-from ecg_nbdev.decoding import PAYS, SetDecoder, fit_decoder
-from ecg_nbdev.evaluation import SCORES, answer, bootstrap, compare, corrected_t_test, drawn_scores, evaluate, judged, report_table, single_answer
+from ecg_nbdev.decoding import UTILITIES, SetDecoder, fit_decoder
+from ecg_nbdev.evaluation import bootstrap, compare, corrected_t_test, drawn_scores, evaluate, report_table, scored_part, SCORES, single_answer
+from ecg_nbdev.thresholds import apply_thresholds
 from ecg_nbdev.metrics import UndefinedScore, cpsc2018_matrix, cpsc2018_score, exact_match, f_score, macro_auprc, macro_auroc
-from ecg_nbdev.predictions import Predictions, ensemble, load_predictions, pool, save_predictions
+from ecg_nbdev.predictions import Predictions, average_predictions, load_predictions, pool_predictions, save_predictions
 from ecg_nbdev.protocol import compare_folds, cross_validate, inner_splits
 from ecg_nbdev.thresholds import Thresholds, fit_thresholds
 
@@ -32,7 +33,7 @@ def made(n=300, seed=0, roles=('valid', 'test')):
 def answered(**kw):
     preds = made(**kw)
     at = fit_thresholds(preds)
-    return answer(preds, at), at
+    return apply_thresholds(preds, at), at
 
 
 # ---- scores
@@ -102,7 +103,7 @@ def test_compare_pairs_recordings_by_name():
     preds, at = answered()
     shuffled = preds.take(np.random.default_rng(0).permutation(300))
     assert (compare(preds, shuffled, n_boot=20).difference == 0).all()
-    noise = answer(replace(preds, prob=1-preds.prob), at)
+    noise = apply_thresholds(replace(preds, prob=1-preds.prob), at)
     table = compare(preds, noise, n_boot=50, thresholds=(at, at))
     assert (table.low > 0).all() and table.difference.to_numpy() == pytest.approx((table.a-table.b).to_numpy())
     with pytest.raises(ECGError, match='1 are in one only'): compare(preds, preds.take(np.arange(299)))
@@ -122,13 +123,13 @@ def test_corrected_t_test_by_the_book():
 def test_cheats_are_refused():
     preds, at = answered()
     everything = replace(preds, role='test')
-    for score in (lambda: evaluate(everything, at), lambda: answer(everything, at), lambda: bootstrap(everything, thresholds=at), lambda: compare(everything, everything, thresholds=(at, None))):
+    for score in (lambda: evaluate(everything, at), lambda: apply_thresholds(everything, at), lambda: bootstrap(everything, thresholds=at), lambda: compare(everything, everything, thresholds=(at, None))):
         with pytest.raises(CohortError, match='150 of 300 test recordings, R0 the first'): score()
     chosen_on_test = fit_thresholds(replace(preds.of('test'), role='valid'))
-    for score in (lambda: answer(preds, chosen_on_test), lambda: evaluate(preds, chosen_on_test)):
+    for score in (lambda: apply_thresholds(preds, chosen_on_test), lambda: evaluate(preds, chosen_on_test)):
         with pytest.raises(CohortError, match='150 of 150'): score()
     decoder = fit_decoder(replace(preds.of('test'), role='valid'))
-    with pytest.raises(CohortError, match='150 of 150'): answer(preds, decoder)
+    with pytest.raises(CohortError, match='150 of 150'): apply_thresholds(preds, decoder)
     with pytest.raises(ECGError, match='no test recordings'): evaluate(replace(preds, role='valid'), at)
     assert evaluate(preds, at, 'valid')['role'] == 'valid'  # one may look at validation scores; they say what they are
 
@@ -143,13 +144,13 @@ def test_the_lock_survives_files(tmp_path):
 def test_an_ensemble_remembers_who_trained():
     preds = made()
     members = [replace(preds, role=np.where(np.arange(300) % 3 == f, 'test', np.where(np.arange(300) % 3 == (f+1) % 3, 'valid', 'train'))) for f in range(3)]
-    assert set(ensemble(members).role) == {'train'} and set(ensemble(members[:1]*2).role) == {'train', 'valid', 'test'}
-    with pytest.raises(ECGError, match='no test recordings'): evaluate(answer(ensemble(members), Thresholds(np.full(9, .5))))
+    assert set(average_predictions(members).role) == {'train'} and set(average_predictions(members[:1]*2).role) == {'train', 'valid', 'test'}
+    with pytest.raises(ECGError, match='no test recordings'): evaluate(apply_thresholds(average_predictions(members), Thresholds(np.full(9, .5))))
 
 
 # ---- calibration
 
-@given(st.integers(0, 2**31), st.integers(5, 200), st.sampled_from(METHODS))
+@given(st.integers(0, 2**31), st.integers(5, 200), st.sampled_from(CALIBRATION_METHODS))
 @settings(max_examples=60, deadline=None)
 def test_curves_rise_and_stay_probabilities(seed, n, method):
     rng = np.random.default_rng(seed)
@@ -188,14 +189,14 @@ def test_calibration_learns_from_validation_recordings_alone():
     other = replace(preds, prob=np.where(is_test, 1-preds.prob, preds.prob), truth=np.where(is_test, ~preds.truth, preds.truth))
     assert fit_calibration(other).to_dict() == fit_calibration(preds).to_dict()
     calibration = Calibration.from_dict(json.loads(json.dumps(fit_calibration(preds).to_dict())))
-    assert (calibration(preds).prob == fit_calibration(preds)(preds).prob).all() and calibration(answer(preds, fit_thresholds(preds))).answer is None
+    assert (calibration(preds).prob == fit_calibration(preds)(preds).prob).all() and calibration(apply_thresholds(preds, fit_thresholds(preds))).answer is None
     with pytest.raises(ECGError, match='no validation recordings'): fit_calibration(preds.of('test'))
     with pytest.raises(ECGError, match='give one a class'): Calibration(({'method': 'none'},))
 
 
 # ---- decoding
 
-@given(st.integers(0, 2**31), st.sampled_from(sorted(PAYS)))
+@given(st.integers(0, 2**31), st.sampled_from(sorted(UTILITIES)))
 @settings(max_examples=30, deadline=None)
 def test_the_decoder_answers_the_best_paid_set(seed, pays):
     rng = np.random.default_rng(seed)
@@ -276,7 +277,7 @@ def test_bad_input_is_one_line():
     preds = made(n=30)
     with pytest.raises(CohortError, match='give one each a recording'): cross_validate(None, preds.ids[:5], preds.truth, np.arange(30) % 3)
     with pytest.raises(CohortError, match='there is no fold 7'): inner_splits(np.arange(30) % 3, 7)
-    with pytest.raises(ECGError, match='different classes'): pool([preds, Predictions(['a'], [[.5]], [[True]], 'test', ('AF',))])
+    with pytest.raises(ECGError, match='different classes'): pool_predictions([preds, Predictions(['a'], [[.5]], [[True]], 'test', ('AF',))])
     with pytest.raises(ECGError, match='no payment'): fit_decoder(preds, 'money')
     a, b = (cross_validate(spying([], preds.truth), preds.ids, preds.truth, (np.arange(30)+s) % 3) for s in (0, 1))
     with pytest.raises(ECGError, match='different folds'): compare_folds(a, replace(b, parts=b.parts[::-1]))

@@ -10,11 +10,11 @@ import torch
 matplotlib.use('agg')
 from ecg_nbdev.bundle import Predictor, load_pretrained
 from ecg_nbdev.core import CLASSES, LEADS, ECGError, Record
-from ecg_nbdev.explain import explain, falls, integrated_gradients, log_odds, occlude_leads, occlude_time, plot_explanation
+from ecg_nbdev.explain import explain_record, probability_drop, integrated_gradients, _class_log_odds, occlude_leads, occlude_time, plot_explanation
 from ecg_nbdev.labels import LabelSets
 from ecg_nbdev.models import create_model
-from ecg_nbdev.rhythm import KINDS
-from ecg_nbdev.synth import compose, simulate
+from ecg_nbdev.sim.rhythm import KINDS
+from ecg_nbdev.sim.synth import compose_signal, simulate
 
 pytest.importorskip('captum')
 
@@ -27,7 +27,7 @@ def with_one_pvc(n):
     "Recordings of 10 s with one ventricular beat each, well inside, and its onset in s."
     for seed in range(1000):
         if n == 0: return
-        signal, beats, _ = compose(np.random.default_rng(seed), ('PVC',), 10., 500.)
+        signal, beats, _ = compose_signal(np.random.default_rng(seed), ('PVC',), 10., 500.)
         onset = beats.qrs[beats.kind == KINDS.index('ventricular')]
         if len(onset) != 1 or not 1 < onset[0] < 9: continue
         n -= 1
@@ -69,7 +69,7 @@ def test_an_absent_lead_explains_nothing(model):
     record = simulate('AF', rng=2)
     signal = record.signal.copy()
     signal[3] = np.nan
-    why = explain(model, replace(record, signal=signal), 'AF')
+    why = explain_record(model, replace(record, signal=signal), 'AF')
     assert why.lead[3] == 0 and not why.sample[3].any() and np.isfinite(why.sample).all()
 
 
@@ -88,7 +88,7 @@ def test_shares_sum_to_the_difference_of_log_odds(model, labels, seconds):
 def test_every_network_can_be_explained(arch):
     torch.manual_seed(0)
     small = Predictor(create_model(arch, hidden=8), seconds=5)
-    why = explain(small, simulate('AF', seconds=7.3, rng=0), 'AF', seconds=1)
+    why = explain_record(small, simulate('AF', seconds=7.3, rng=0), 'AF', seconds=1)
     assert why.time.shape == (8,) and why.lead.shape == (12,) and why.sample.shape == (12, 730)
     assert np.abs(why.sample).max() > 0 and np.isfinite(why.sample).all()
     if arch == 'lead': assert set(np.flatnonzero(why.lead)) == set(np.flatnonzero(np.abs(why.sample).sum(1))) == {LEADS.index('II')}
@@ -101,7 +101,7 @@ def test_a_powerset_model_is_explained_by_classes():
     record = simulate('AF', seconds=5, rng=0)
     windows = torch.from_numpy(model.windows(model.preparation(record.signal, record.fs)))
     model.model.eval()
-    with torch.no_grad(): odds = [log_odds(model.model(w), sets)[0, CLASSES.index('AF')] for w in (windows, 0*windows)]
+    with torch.no_grad(): odds = [_class_log_odds(model.model(w), sets)[0, CLASSES.index('AF')] for w in (windows, 0*windows)]
     np.testing.assert_allclose(odds[0].sigmoid(), probability(model, record)[CLASSES.index('AF')], atol=1e-5)
     assert abs(integrated_gradients(model, record, 'AF').sum()-float(odds[0]-odds[1])) < .02
     with pytest.raises(ECGError): integrated_gradients(model, record, 'af')
@@ -110,11 +110,11 @@ def test_a_powerset_model_is_explained_by_classes():
 def test_nothing_of_the_model_changes(model):
     record, before = simulate('AF', rng=1), {k: v.clone() for k, v in model.model.state_dict().items()}
     prob = probability(model, record)
-    explain(model, record, 'AF')
+    explain_record(model, record, 'AF')
     assert all(torch.equal(v, before[k]) for k, v in model.model.state_dict().items())
     assert all(p.grad is None for p in model.model.parameters())
     np.testing.assert_array_equal(probability(model, record), prob)
-    np.testing.assert_array_equal(falls(model, model.preparation(record.signal, record.fs), [False]), np.zeros((1, 9)))
+    np.testing.assert_array_equal(probability_drop(model, model.preparation(record.signal, record.fs), [False]), np.zeros((1, 9)))
 
 
 def test_a_network_without_gradients_says_so(model):
@@ -132,7 +132,7 @@ def test_without_captum_the_mend_is_named(model, monkeypatch):
 @pytest.mark.parametrize('seconds,start', [(6.3, 0), (10, 0), (14, 3.2)])
 def test_drawn_beside_the_right_leads_and_under_the_right_seconds(model, seconds, start):
     record = simulate('PVC', seconds=seconds, rng=3)
-    why = explain(model, record, 'PVC')
+    why = explain_record(model, record, 'PVC')
     paper, beside, below = plot_explanation(record, why, start=start).axes
     assert [round(p.get_width(), 9) for p in beside.patches] == [round(f, 9) for f in why.lead]
     names = [t for t in paper.texts if t.get_text().split(' ')[0] in LEADS]

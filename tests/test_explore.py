@@ -35,7 +35,7 @@ def test_the_answer_is_computed(notebook):
 def test_runs_with_and_without_real_data(notebook):
     _, cells = notebook
     text = '\n'.join(code(cells))
-    assert "os.environ.get('ECG_DATA')" in text and 'from ecg_nbdev.synth import' in text
+    assert "os.environ.get('ECG_DATA')" in text and 'from ecg_nbdev.sim.synth import' in text
     assert any('ECG_DATA' in source(c) and 'simulated' in source(c) or 'simulator' in source(c) for c in cells if c['cell_type'] == 'markdown'), 'says which data its figures show'
     assert not re.search(r'/work|/tmp|/home', text)
 

@@ -8,7 +8,7 @@ import pytest
 
 from ecg_nbdev import fetch as module
 from ecg_nbdev.core import CohortError
-from ecg_nbdev.fetch import _listed, fetch
+from ecg_nbdev.fetch import _listed, fetch_dataset
 
 NAMES = [f'g{g}/A{g}{i:03d}.{ext}' for g in (1, 2) for i in range(10) for ext in ('hea', 'mat')]
 
@@ -42,18 +42,18 @@ def site(tmp_path, monkeypatch):
 
 def test_all_files_come_once(site, tmp_path):
     host, asked, _ = site
-    done = fetch('cpsc2018', tmp_path/'data', host, progress=False)
+    done = fetch_dataset('cpsc2018', tmp_path/'data', host, progress=False)
     assert done.path.tolist() == NAMES and set(done.state) == {'fetched'} and len(asked) == 41
     assert all((tmp_path/'data'/n).read_bytes() == n.encode()*500 for n in NAMES)
     assert done.bytes.sum() == sum(len(n)*500 for n in NAMES)
-    again = fetch('cpsc2018', tmp_path/'data', host, progress=False)
+    again = fetch_dataset('cpsc2018', tmp_path/'data', host, progress=False)
     assert set(again.state) == {'there'} and again.bytes.sum() == 0 and len(asked) == 42
 
 
 def test_a_busy_server_is_asked_again(site, tmp_path):
     host, asked, trouble = site
     trouble |= {'/SHA256SUMS.txt': [503], '/training/cpsc_2018/'+NAMES[3]: [500, 503], '/training/cpsc_2018/'+NAMES[5]: ['cut']}
-    assert set(fetch('cpsc2018', tmp_path/'data', host, progress=False).state) == {'fetched'}
+    assert set(fetch_dataset('cpsc2018', tmp_path/'data', host, progress=False).state) == {'fetched'}
     assert len(asked) == 41+1+2+1
 
 
@@ -62,10 +62,10 @@ def test_what_does_not_come_is_counted_and_comes_the_next_time(site, tmp_path, t
     host, asked, trouble = site
     data = tmp_path/'data'
     trouble |= {'/training/cpsc_2018/'+n: list(trouble_) for n in NAMES[7:9]}
-    with pytest.raises(CohortError) as e: fetch('cpsc2018', data, host, progress=False)
+    with pytest.raises(CohortError) as e: fetch_dataset('cpsc2018', data, host, progress=False)
     assert '2 of 40 files did not come' in str(e.value) and NAMES[7] in str(e.value) and '\n' not in str(e.value)
     assert sorted(str(p.relative_to(data)) for p in data.rglob('*.*')) == sorted(set(NAMES)-set(NAMES[7:9]))
-    done = fetch('cpsc2018', data, host, progress=False)
+    done = fetch_dataset('cpsc2018', data, host, progress=False)
     assert (done.state == 'fetched').sum() == 2 and (data/NAMES[8]).read_bytes() == NAMES[8].encode()*500
 
 

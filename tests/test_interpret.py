@@ -5,12 +5,15 @@ import pytest
 
 matplotlib.use('agg')
 from ecg_nbdev.core import CohortError
-from ecg_nbdev.data import MemoryStore, ecg_dls
+from ecg_nbdev.store import MemoryStore
+from ecg_nbdev.data import ecg_dls
 from ecg_nbdev.evaluation import evaluate
-from ecg_nbdev.interpret import ECGInterpretation, WatchThresholds, loader_predictions, log_losses
-from ecg_nbdev.learner import ecg_learner, predict_records, record_truth, train
+from ecg_nbdev.interpret import ECGInterpretation, log_losses
+from ecg_nbdev.watch import WatchThresholds
+from ecg_nbdev.learner import loader_predictions
+from ecg_nbdev.learner import ecg_learner, predict_records, record_truth, train_learner
 from ecg_nbdev.signal import Preparation
-from ecg_nbdev.synth import simulate_cohort
+from ecg_nbdev.sim.synth import simulate_cohort
 from ecg_nbdev.thresholds import Thresholds, check_unseen, fit_thresholds
 from fastai.basics import Callback
 
@@ -26,7 +29,7 @@ def loaders(store, approach='thresholds', seconds=5, jitter=0.):
 
 def trained(store, approach='thresholds', cbs=(), **kwargs):
     learn = ecg_learner(loaders(store, approach, **kwargs), 'crnn', seed=0, cbs=cbs)
-    return learn, train(learn, epochs=2, lr=5e-3, show=False)
+    return learn, train_learner(learn, epochs=2, lr=5e-3, show=False)
 
 
 @pytest.mark.parametrize('approach', ['thresholds', 'powerset'])
@@ -115,7 +118,7 @@ def test_the_last_epoch_need_not_be_the_best(store):
             if self.epoch == 2:
                 for p in self.model.parameters(): p.data.zero_()
     learn = ecg_learner(loaders(store), 'crnn', seed=0, cbs=[WatchThresholds(), Spoil()])
-    log = train(learn, epochs=3, lr=5e-3, show=False)
+    log = train_learner(learn, epochs=3, lr=5e-3, show=False)
     best = log.macro_auroc.argmax()
     assert best < 2 and log.watched_macro_f1[best] != log.watched_macro_f1[2]
     score = evaluate(ECGInterpretation.from_learner(learn).preds, learn.thresholds, 'valid')['macro_f1']
@@ -128,7 +131,7 @@ def test_a_second_and_an_interrupted_training_have_each_column_once(store):
     learn, _ = trained(store, cbs=[WatchThresholds()])
     assert [m.name for m in learn.metrics] == ['macro_auroc']
     with pytest.raises(KeyboardInterrupt), learn.no_bar(), learn.no_logging(): learn.fit(1, cbs=[Stop()])
-    again = train(learn, epochs=1, show=False)
+    again = train_learner(learn, epochs=1, show=False)
     assert list(again.columns) == ['epoch', 'train_loss', 'valid_loss', 'macro_auroc', 'watched_macro_f1', 'watched_cpsc2018_f1']
 
 

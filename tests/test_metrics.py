@@ -11,8 +11,7 @@ from sklearn import metrics as sk
 
 from ecg_nbdev.core import CLASSES, ECGError
 from ecg_nbdev.labels import multi_hot, read_reference
-from ecg_nbdev.metrics import (UndefinedScore, auprc, auroc, challenge_score, challenge_weights, class_table, cpsc2018_f1, cpsc2018_matrix, cpsc2018_score, exact_match,
-    f_score, first_phase_areas, first_phase_scores, hamming_loss, label_ranking, reliability, sensitivity_at)
+from ecg_nbdev.metrics import UndefinedScore, auprc, auroc, challenge_score, challenge_weights, class_table, cpsc2018_f1, cpsc2018_matrix, cpsc2018_score, exact_match, f_score, first_phase_areas, first_phase_scores, hamming_loss, label_ranking, reliability, sensitivity_at
 
 ECG_DATA = os.environ.get('ECG_DATA')
 needs_data = pytest.mark.skipif(not ECG_DATA, reason='ECG_DATA does not name the folder of real recordings')

@@ -13,7 +13,7 @@ from matplotlib import pyplot as plt
 from ecg_nbdev.charts import plot_co_occurrence, plot_confusion, plot_curves, plot_history, plot_label_sets, plot_lengths, plot_reliability
 from ecg_nbdev.core import CLASSES, LEADS, Record
 from ecg_nbdev.figures import CLASS_COLORS, COLORS, palette_png, save_figure, style
-from ecg_nbdev.plots import LAYOUTS, PAPERS, fold, lay_out, min_max, plot_batch, plot_ecg
+from ecg_nbdev.plots import LAYOUTS, PAPERS, fold_rows, lay_out, min_max, plot_batch, plot_ecg
 
 ECG_DATA = os.environ.get('ECG_DATA')
 
@@ -60,9 +60,9 @@ def test_leads_side_by_side_follow_each_other_in_time():
 @given(st.sampled_from(list(LAYOUTS)), st.floats(.5, 70), st.floats(2, 12))
 def test_strips_show_every_second_once(layout, seconds, row):
     rows, strips = LAYOUTS[layout]
-    placed = [p for r in fold(layout, 0, seconds, row) for p in r]
+    placed = [p for r in fold_rows(layout, 0, seconds, row) for p in r]
     for lead in strips or LEADS:
-        last = [p for r in fold(layout, 0, seconds, row) for p in r if p[0] == lead and (not strips or p[3] == row)]
+        last = [p for r in fold_rows(layout, 0, seconds, row) for p in r if p[0] == lead and (not strips or p[3] == row)]
         starts = [p[1] for p in last]
         assert starts == sorted(starts)
         if strips: assert starts[-1]+row >= seconds-1e-5 and np.allclose(np.diff(starts), row)
@@ -71,7 +71,7 @@ def test_strips_show_every_second_once(layout, seconds, row):
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000), st.sampled_from(list(LAYOUTS)), st.floats(.02, 3))
 def test_rows_never_overlap(seed, layout, spread):
-    pieces, _, height = lay_out(signal(4, 100, seed)*spread, 100, fold(layout, 0, 4, 4), 4)
+    pieces, _, height = lay_out(signal(4, 100, seed)*spread, 100, fold_rows(layout, 0, 4, 4), 4)
     rows = sorted({(p.base, p.low, p.high) for p in pieces})
     assert all(base+high < above-low for (base, _, high), (above, low, _) in zip(rows, rows[1:]))
     assert rows[0][0]-rows[0][1] >= 0 and rows[-1][0]+rows[-1][2] <= height

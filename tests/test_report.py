@@ -10,11 +10,12 @@ import pytest
 
 from ecg_nbdev.core import CLASSES, CohortError
 from ecg_nbdev.decoding import fit_decoder
-from ecg_nbdev.evaluation import answer, evaluate, judged, report_table, single_answer
+from ecg_nbdev.thresholds import apply_thresholds
+from ecg_nbdev.evaluation import evaluate, report_table, scored_part, single_answer
 from ecg_nbdev.metrics import cpsc2018_matrix, cpsc2018_score, exact_match, f_score
 from ecg_nbdev.predictions import Predictions
 from ecg_nbdev.report import ecg_svg, intervals, mistake_pictures, origin, worst_mistakes, write_report
-from ecg_nbdev.synth import simulate
+from ecg_nbdev.sim.synth import simulate
 from ecg_nbdev.thresholds import Thresholds, fit_thresholds
 
 pytestmark = pytest.mark.filterwarnings('ignore::ecg_nbdev.metrics.UndefinedScore') # a few recordings lack a class
@@ -35,7 +36,7 @@ def made_up(n=400, seed=0, absent=()):
     prob[::7] = np.round(prob[::7], 1) # ties, zeros and ones
     preds = Predictions([f'A{i:05}' for i in range(2*n)], prob, truth, np.repeat(['valid', 'test'], n), provenance={'seed': seed})
     operating = fit_thresholds(preds)
-    return answer(preds, operating), operating
+    return apply_thresholds(preds, operating), operating
 
 def picture(name): return simulate(('AF',), seconds=10, fs=500, rng=np.random.default_rng(int(name[1:])))
 
@@ -56,7 +57,7 @@ def test_names_from_outside_are_escaped(tmp_path):
     assert '<img' not in page and '<b>"' not in page
     assert page.count('</script>') == 2 # the data and the program
     data = json.loads(re.search(r'id=data>(.*?)</script>', page)[1])
-    assert data['ids'] == judged(preds)[0].ids.tolist()
+    assert data['ids'] == scored_part(preds)[0].ids.tolist()
 
 def test_nothing_is_fetched(tmp_path):
     preds, operating = made_up(20)
@@ -81,7 +82,7 @@ def test_the_worst_mistake_is_the_surest():
     truth[:, 1] = True
     prob[0, 1], prob[1, 2], prob[1, 1], prob[2, 4], prob[2, 1] = .9, .7, .9, .99, .9 # right; I-AVB false; RBBB false, more surely
     operating = Thresholds([.5]*9)
-    worst = worst_mistakes(answer(Predictions(['a', 'b', 'c'], prob, truth, 'test'), operating), operating)
+    worst = worst_mistakes(apply_thresholds(Predictions(['a', 'b', 'c'], prob, truth, 'test'), operating), operating)
     assert worst.record.tolist() == ['c', 'b'] and worst['class'].tolist() == ['RBBB', 'I-AVB'] and set(worst.mistake) == {'false'}
 
 def test_long_facts_are_counted():
@@ -136,8 +137,8 @@ def numbers(page, selector, shape=None):
 
 def agrees(page, preds, operating):
     "Every number in the page against Python's."
-    preds = answer(preds, operating) if operating else preds
-    part, _ = judged(preds)
+    preds = apply_thresholds(preds, operating) if operating else preds
+    part, _ = scored_part(preds)
     metrics = evaluate(preds, operating)
     for k, r in enumerate(metrics['per_class']):
         tp, fp, fn = ((a & b)[:, k].sum() for a, b in ((part.truth, part.answer), (~part.truth, part.answer), (part.truth, ~part.answer)))
@@ -190,7 +191,7 @@ def test_sliders_give_the_numbers_of_python(view, report):
     page.get_by_text('Copied').wait_for()
     copied = Thresholds.from_dict(json.loads(page.evaluate('navigator.clipboard.readText()')))
     assert copied.values.tolist() == page.evaluate('now')
-    with pytest.raises(CohortError, match='have chosen'): answer(preds, copied)
+    with pytest.raises(CohortError, match='have chosen'): apply_thresholds(preds, copied)
     page.click('#reset')
     agrees(page, preds, operating)
     assert page.locator('#reset').is_disabled()
@@ -212,8 +213,8 @@ def test_a_mouse_moves_the_slider_and_the_line_follows(view, report):
 def test_decoding_is_that_of_python(view, tmp_path, rules):
     preds, operating = made_up(300, seed=3)
     operating = replace(operating, **rules)
-    preds = answer(preds, operating)
-    page, part = view(write_report(preds, operating, tmp_path/'report.html', n_boot=2)), judged(preds)[0]
+    preds = apply_thresholds(preds, operating)
+    page, part = view(write_report(preds, operating, tmp_path/'report.html', n_boot=2)), scored_part(preds)[0]
     rng = np.random.default_rng(5)
     for values in (*rng.uniform(size=(5, 9)), np.full(9, .5), np.zeros(9), np.ones(9), np.round(rng.uniform(size=9), 1)):
         got = np.array(page.evaluate('at => [...decode(at).answer]', values.tolist())).reshape(-1, 9)
@@ -249,7 +250,7 @@ def test_light_and_dark_are_switched(view, report):
 @pytest.mark.browser
 def test_the_recordings_behind_a_count_are_named(view, report):
     path, preds, operating = report
-    page, part = view(path), judged(preds)[0]
+    page, part = view(path), scored_part(preds)[0]
     page.locator('#class-1 summary').click()
     page.locator('#class-1 .who code').first.wait_for()
     assert set(page.locator('#class-1 .who code').all_text_contents()) == set(part.ids[part.truth[:, 1] != part.answer[:, 1]])
@@ -259,13 +260,13 @@ def cases():
     test = np.flatnonzero(preds.role == 'test')
     yield 'classes without positives', made_up(60, absent=('LBBB', 'STE', 'PVC'))
     yield 'a single recording', (preds.take(test[:1]), operating)
-    yield 'no mistakes', (answer(replace(preds, prob=preds.truth*.9+.05), operating), operating)
-    yield 'all alike', (answer(replace(preds, prob=np.full(preds.prob.shape, .3)), operating), operating)
+    yield 'no mistakes', (apply_thresholds(replace(preds, prob=preds.truth*.9+.05), operating), operating)
+    yield 'all alike', (apply_thresholds(replace(preds, prob=np.full(preds.prob.shape, .3)), operating), operating)
     yield 'label sets, no thresholds', (replace(preds, answer=preds.prob >= np.sort(preds.prob, 1)[:, -1:]), None)
     sets = fit_decoder(preds)
-    yield 'a decoder of sets', (answer(preds, sets), sets)
-    yield 'some carry no class', (answer(replace(preds, truth=preds.truth & (np.arange(len(preds)) % 4 > 0)[:, None], first=None), operating), operating)
-    two = answer(Predictions(list('abcd'), [[.9, .2], [.1, .7], [.4, .45], [.8, .9]], [[1, 0], [0, 1], [1, 0], [1, 1]], 'test', ('sick', 'well')), Thresholds([.5, .5], ('sick', 'well')))
+    yield 'a decoder of sets', (apply_thresholds(preds, sets), sets)
+    yield 'some carry no class', (apply_thresholds(replace(preds, truth=preds.truth & (np.arange(len(preds)) % 4 > 0)[:, None], first=None), operating), operating)
+    two = apply_thresholds(Predictions(list('abcd'), [[.9, .2], [.1, .7], [.4, .45], [.8, .9]], [[1, 0], [0, 1], [1, 0], [1, 1]], 'test', ('sick', 'well')), Thresholds([.5, .5], ('sick', 'well')))
     yield 'two other classes', (two, Thresholds([.5, .5], ('sick', 'well')))
 
 @pytest.mark.browser

@@ -3,9 +3,9 @@ import numpy as np, pytest
 from hypothesis import given, settings, strategies as st
 
 from ecg_nbdev.core import CLASSES, LEADS
-from ecg_nbdev.patient import draw_heart
-from ecg_nbdev.rhythm import KINDS, PATTERNS, early_beats
-from ecg_nbdev.synth import LABEL_SETS, LOOKALIKES, cohort_record, compose, draw_labels, draw_rhythm, simulate, simulate_batch, simulate_cohort
+from ecg_nbdev.sim.patient import draw_heart
+from ecg_nbdev.sim.rhythm import KINDS, PATTERNS, early_beats
+from ecg_nbdev.sim.synth import LABEL_SETS, LOOKALIKES, cohort_record, compose_signal, draw_labels, draw_rhythm, simulate, simulate_batch, simulate_cohort
 
 
 @settings(max_examples=25, deadline=None)
@@ -73,7 +73,7 @@ def test_fibrillation_has_no_p_wave_and_is_irregular():
 
 def test_bundle_branch_block_is_wide_and_looks_it():
     def qrs(label, seed):
-        signal, beats, heart = compose(np.random.default_rng(seed), (label,), 10, 500, noise=0)
+        signal, beats, heart = compose_signal(np.random.default_rng(seed), (label,), 10, 500, noise=0)
         return signal, beats, heart.shapes[0].end
     widths = {name: np.array([qrs(name, s)[2] for s in range(60)]) for name in ('LBBB', 'RBBB', 'Normal')}
     assert (widths['LBBB'] > .12).all() and (widths['Normal'] < .13).all()

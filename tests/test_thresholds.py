@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 from ecg_nbdev.core import CLASSES, CohortError, ECGError
 from ecg_nbdev.metrics import challenge_score
 from ecg_nbdev.predictions import Predictions
-from ecg_nbdev.thresholds import Thresholds, best_threshold, challenge_thresholds, check_unseen, cost_rules, cuts, fit_thresholds, smooth_threshold, threshold_intervals
+from ecg_nbdev.thresholds import Thresholds, best_threshold, challenge_thresholds, check_unseen, cost_rules, threshold_cuts, fit_thresholds, smooth_threshold, threshold_intervals
 
 tables = st.tuples(st.integers(1, 80), st.integers(0, 2**31), st.integers(1, 20))
 probs = st.integers(0, 2**31).map(lambda seed: np.random.default_rng(seed).uniform(size=(20, 9))**2)
@@ -45,7 +45,7 @@ def test_cuts_are_all_that_differ(table):
     n, seed, levels = table
     rng = np.random.default_rng(seed)
     truth, prob = rng.uniform(size=n) < .4, rng.integers(levels+1, size=n)/levels
-    at, tp, fp = cuts(truth, prob)
+    at, tp, fp = threshold_cuts(truth, prob)
     assert len(at) == len(np.unique(prob))+1 and (np.diff(at) < 0).all()
     for t, a, b in zip(at, tp, fp):
         assert t == 0 or ((prob >= t) & truth).sum() == a and ((prob >= t) & ~truth).sum() == b

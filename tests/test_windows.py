@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from ecg_nbdev.windows import STITCH, WindowPlan, cut, plan, stitch, stitch_trace
+from ecg_nbdev.windows import STITCH, WindowPlan, cut_windows, plan_windows, stitch, stitch_trace
 
 sizes = st.integers(1, 400)
 cases = st.tuples(st.integers(1, 2000), sizes).flatmap(lambda c: st.tuples(st.just(c[0]), st.just(c[1]), st.integers(max(1, c[1]//20), c[1])))
@@ -13,7 +13,7 @@ cases = st.tuples(st.integers(1, 2000), sizes).flatmap(lambda c: st.tuples(st.ju
 @settings(max_examples=300, deadline=None)
 def test_every_sample_is_in_a_window_and_the_last_is_flush(case):
     n, size, stride = case
-    starts = plan(n, size, stride)
+    starts = plan_windows(n, size, stride)
     count = np.zeros(n, int)
     for s in starts: count[s:s+size] += 1
     assert count.min() >= 1
@@ -25,7 +25,7 @@ def test_every_sample_is_in_a_window_and_the_last_is_flush(case):
 @settings(max_examples=200, deadline=None)
 def test_no_more_windows_than_the_stride_asks_for(case):
     n, size, stride = case
-    assert len(plan(n, size, stride)) == (1 if n <= size else int(np.ceil((n-size)/stride))+1)
+    assert len(plan_windows(n, size, stride)) == (1 if n <= size else int(np.ceil((n-size)/stride))+1)
 
 
 @given(cases, st.integers(0, 2**31))
@@ -33,8 +33,8 @@ def test_no_more_windows_than_the_stride_asks_for(case):
 def test_stitching_a_trace_undoes_cutting(case, seed):
     n, size, stride = case
     signal = np.random.default_rng(seed).normal(size=(2, n)).astype(np.float32)
-    starts = plan(n, size, stride)
-    np.testing.assert_allclose(stitch_trace(cut(signal, starts, size), starts, n), signal, atol=1e-5)
+    starts = plan_windows(n, size, stride)
+    np.testing.assert_allclose(stitch_trace(cut_windows(signal, starts, size), starts, n), signal, atol=1e-5)
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=20), st.sampled_from(sorted(STITCH)), st.integers(0, 2**31))
