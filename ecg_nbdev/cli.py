@@ -24,6 +24,8 @@ def _one_line_errors(f):
     return wrapped
 
 # %% ../nbs/90_cli.ipynb #3e116806
+_APPROACHES, _DECODINGS = ('thresholds', 'powerset'), ('thresholds', 'sets')
+
 @call_parse
 @_one_line_errors
 def ecg_train(
@@ -33,7 +35,7 @@ def ecg_train(
     epochs:int=20, # passes over the training windows
     fold:int=0, # the fold that is scored, 0 to 9; the next one chooses epoch and thresholds
     seed:int=0, # of everything random
-    approach:Annotated[str, 'one threshold a class, or one class a label set', {'choices': ('thresholds', 'powerset')}]='thresholds',
+    approach:Annotated[str, 'a threshold per class, or a class per label set', {'choices': _APPROACHES}]='thresholds',
     pretrain:str=None, # synth: train on simulated recordings first; shipped, or a model folder: go on from that network
     simulated:int=204_800, # recordings that --pretrain synth simulates
     loss:str=None, # bce, weighted_bce, focal, asymmetric; powerset has its own
@@ -44,12 +46,16 @@ def ecg_train(
     bs:int=64, # windows in a batch
     patience:int=None, # stop after so many epochs without a better validation score
     rule:str='f1', # how thresholds are chosen on the validation fold
-    calibrate:str='', # how probabilities are calibrated there: choose, temperature, platt, beta or isotonic; not at all where not given
+    calibrate:str='', # calibration there: choose, temperature, platt, beta or isotonic; none where not given
+    decode:Annotated[str, 'thresholds answer, or the likeliest label set', {'choices': _DECODINGS}]='thresholds',
 ):
-    "Train a network on a folder of 12-lead recordings and save it with its thresholds and its scores on recordings it has not seen."
+    "Train a network on a folder of 12-lead recordings; save it with its scores on recordings it has not seen."
+    from ecg_nbdev.blocks import keep_memory
     from ecg_nbdev.runs import train_run
-    train_run(data_path, out or f'runs/{Path(data_path).resolve().name}-{arch}', arch=arch, epochs=epochs, fold=fold, seed=seed, approach=approach, pretrain=pretrain, simulated=simulated, loss=loss,
-        fs=fs, seconds=seconds, stride=stride, lr=lr, bs=bs, patience=patience, rule=rule, calibrate=calibrate)
+    keep_memory()
+    train_run(data_path, out or f'runs/{Path(data_path).resolve().name}-{arch}', arch=arch, epochs=epochs, fold=fold,
+        seed=seed, approach=approach, pretrain=pretrain, simulated=simulated, loss=loss, fs=fs, seconds=seconds,
+        stride=stride, lr=lr, bs=bs, patience=patience, rule=rule, calibrate=calibrate, decode=decode)
 
 # %% ../nbs/90_cli.ipynb #7e403a18
 @call_parse
@@ -60,7 +66,9 @@ def ecg_evaluate(
     out:str=None, # folder to write; <model>/evaluation-<data folder> where not given
 ):
     "Score a model on a folder of labelled recordings: a table, metrics.json, predictions.csv and report.html."
+    from ecg_nbdev.blocks import keep_memory
     from ecg_nbdev.runs import evaluate_run
+    keep_memory()
     evaluate_run(test_path, model, out)
 
 # %% ../nbs/90_cli.ipynb #5ea85950
@@ -78,10 +86,13 @@ def ecg_predict(
     else: print(_answers(table))
 
 def _answers(table):
-    "Predictions as JSON: a list with one object a recording."
+    "Predictions as JSON: a list with one object per recording."
     import json
     classes = [c for c in table.columns if c not in ('record', 'labels')]
-    rows = [{'record': row['record'], 'labels': row['labels'].split(';'), 'probabilities': {c: round(float(row[c]), 4) for c in classes}} for _, row in table.iterrows()]
+    rows = []
+    for _, row in table.iterrows():
+        probabilities = {c: round(float(row[c]), 4) for c in classes}
+        rows.append({'record': row['record'], 'labels': row['labels'].split(';'), 'probabilities': probabilities})
     return json.dumps(rows, indent=1, ensure_ascii=False)
 
 # %% ../nbs/90_cli.ipynb #7d3fecd7
@@ -107,7 +118,9 @@ def ecg_fetch(
     "Load a public data set from PhysioNet; what is there already is checked and stays."
     from ecg_nbdev.fetch import HOST, fetch_dataset
     done = fetch_dataset(name, folder, host or HOST)
-    print(f'{folder}: {len(done)} files, {(done.state == "fetched").sum()} of them new ({done.bytes.sum()/1e6:.0f} MB), each with the right checksum; CC BY 4.0, cite {HOST.replace("/files/", "/content/")}')
+    new, source = (done.state == 'fetched').sum(), HOST.replace('/files/', '/content/')
+    print(f'{folder}: {len(done)} files, {new} of them new ({done.bytes.sum()/1e6:.0f} MB), '
+          f'each with the right checksum; CC BY 4.0, cite {source}')
 
 # %% ../nbs/90_cli.ipynb #103bf0e4
 @call_parse
@@ -117,15 +130,15 @@ def ecg_ingest(
     store:str, # folder to write the packed, memory-mapped signals to
     fs:float=100, # sampling rate of the packed signals, Hz
 ):
-    "Prepare the recordings of a folder and pack them into a store that training reads; what can't be used is counted and listed."
-    import json
+    "Prepare the recordings of a folder and pack them into a store; what can't be used is counted and listed."
     from ecg_nbdev.cohort import scan
     from ecg_nbdev.signal import Preparation
     from ecg_nbdev.store import build_store
-    cohort, prepare = scan(src), Preparation(fs=fs)
-    packed = build_store(cohort.table, store, fs=fs, prepare=prepare, tag=json.dumps(prepare.to_dict()))
-    print(f'{store}: {len(packed)} recordings at {fs:g} Hz; {len(cohort.skipped)+len(packed.skipped)} skipped')
-    for path, reason in [*cohort.skipped.itertuples(index=False), *packed.skipped.itertuples(index=False)]: print(f'  {path}: {reason}')
+    cohort = scan(src)
+    packed = build_store(cohort.table, store, Preparation(fs=fs))
+    skipped = [*cohort.skipped.itertuples(index=False), *packed.skipped.itertuples(index=False)]
+    print(f'{store}: {len(packed)} recordings at {fs:g} Hz; {len(skipped)} skipped')
+    for path, reason in skipped: print(f'  {path}: {reason}')
 
 # %% ../nbs/90_cli.ipynb #674d1313
 @call_parse

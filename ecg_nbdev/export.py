@@ -8,12 +8,18 @@ Docs: https://ecg-nbdev.github.io/ecg_nbdev/export.html.md"""
 __all__ = ['export_onnx', 'load_onnx']
 
 # %% ../nbs/80a_export.ipynb #b4852890
-import json
+from importlib import import_module
 from pathlib import Path
-import numpy as np
+import json, warnings
 import torch
 from .bundle import FORMAT, Predictor, from_config, to_config
 from .core import LEADS, BundleError, ECGError, whole_file
+
+# %% ../nbs/80a_export.ipynb #9036cc2e
+def _needed(name):
+    "A package of the extra `onnx`; ECGError where it is not installed."
+    try: return import_module(name)
+    except ImportError: raise ECGError(f'{name} is not installed: pip install "ecg_nbdev[onnx]"') from None
 
 # %% ../nbs/80a_export.ipynb #cf13825e
 class _WithProbabilities(torch.nn.Module):
@@ -21,57 +27,72 @@ class _WithProbabilities(torch.nn.Module):
     def __init__(self, model, powerset):
         super().__init__()
         self.model, self.squash = model, torch.nn.Softmax(-1) if powerset else torch.nn.Sigmoid()
+
     def forward(self, x):
         logits = self.model(x)
         return logits, self.squash(logits)
 
-def _needed(name):
-    "A package of the extra `onnx`; ECGError where it is not installed."
-    from importlib import import_module
-    try: return import_module(name)
-    except ImportError: raise ECGError(f'{name} is not installed: pip install "ecg_nbdev[onnx]"') from None
+# %% ../nbs/80a_export.ipynb #e38d3e1c
+def _trace(predictor, path):
+    "Write the network as an ONNX graph."
+    n = round(predictor.seconds*predictor.preparation.fs)
+    x = torch.randn(2, len(LEADS), n)
+    x[1, :, n//2:] = float('nan')
+    network = _WithProbabilities(predictor.model, predictor.label_sets is not None).eval()
+    inputs, outputs = ['windows'], ['logits', 'probabilities']
+    with warnings.catch_warnings():
+        # the tracer warns of every Python number in a shape; the tests compare its graph with the network
+        warnings.simplefilter('ignore')
+        torch.onnx.export(network, (x,), str(path), input_names=inputs, output_names=outputs,
+                          dynamic_axes={name: {0: 'n'} for name in inputs+outputs}, dynamo=False)
 
+# %% ../nbs/80a_export.ipynb #68f3f46d
 def export_onnx(
     predictor:Predictor, # any model of the family, alone or several as one
     path, # the .onnx file, replaced whole
 )->Path: # the file
     "Write the network with all that belongs to it; raises ECGError where the packages of the extra `onnx` are missing."
     onnx = _needed('onnx')
-    import warnings
-    n = round(predictor.seconds*predictor.preparation.fs)
-    x = torch.randn(2, len(LEADS), n)
-    x[1, :, n//2:] = float('nan')  # an example with padding, so that the masks are part of the graph
-    names = ['windows', 'logits', 'probabilities']
+    about = json.dumps(to_config(predictor), ensure_ascii=False, allow_nan=False)
     with whole_file(path) as f:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # the tracer warns of every Python number in a shape; the equality of outputs is tested below
-            torch.onnx.export(_WithProbabilities(predictor.model, predictor.label_sets is not None).eval(), (x,), str(f), input_names=names[:1], output_names=names[1:],
-                dynamic_axes={name: {0: 'n'} for name in names}, dynamo=False)
+        _trace(predictor, f)
         graph = onnx.load(str(f))
-        onnx.helper.set_model_props(graph, {'ecg_nbdev': json.dumps(to_config(predictor), ensure_ascii=False, allow_nan=False)})
+        onnx.helper.set_model_props(graph, {'ecg_nbdev': about})
         onnx.save(graph, str(f))
     return Path(path)
 
 # %% ../nbs/80a_export.ipynb #b1a7aa31
 class _OnnxNetwork(torch.nn.Module):
     "The network of an ONNX file as a module."
-    def __init__(self, session):
+    def __init__(self, session, config):
         super().__init__()
-        self.session, self.where = session, torch.nn.Parameter(torch.zeros(0))  # a parameter says on which device the windows are wanted
+        self.session, self.config = session, config
+        self.where = torch.nn.Parameter(torch.zeros(0)) # a parameter says on which device the windows are wanted
+
     def forward(self, x): return torch.from_numpy(self.session.run(['logits'], {'windows': x.numpy()})[0])
 
-def load_onnx(
-    path, # what `export_onnx` wrote
-)->Predictor:
-    "The model of an ONNX file, run by onnxruntime on one thread; raises BundleError for a file that is missing or not of this package."
-    ort, path = _needed('onnxruntime'), Path(path)
+# %% ../nbs/80a_export.ipynb #6ae734ea
+def _session(path):
+    "An onnxruntime session on one thread; BundleError where the file is missing or damaged."
+    ort = _needed('onnxruntime')
     if not path.is_file(): raise BundleError(f'{path}: there is no such file: write it with ecg-export')
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
-    try: session = ort.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
-    except Exception as e: raise BundleError(f'{path} is not an ONNX file ({str(e).splitlines()[0]}): write it anew with ecg-export') from e  # onnxruntime has an error of its own for each kind of damage
+    try: return ort.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
+    except Exception as e: # onnxruntime has an error of its own for each kind of damage
+        reason = str(e).splitlines()[0]
+        raise BundleError(f'{path} is not an ONNX file ({reason}): write it anew with ecg-export') from e
+
+# %% ../nbs/80a_export.ipynb #ee0326ed
+def load_onnx(
+    path, # what `export_onnx` wrote
+)->Predictor: # with the network run by onnxruntime, on one thread
+    """The model of an ONNX file.
+
+    Raises BundleError for a file that is missing, damaged or of another program,
+    ECGError where onnxruntime is missing."""
+    session = _session(Path(path))
     config = json.loads(session.get_modelmeta().custom_metadata_map.get('ecg_nbdev', '{}'))
-    if config.get('format') != FORMAT: raise BundleError(f'{path} was not written by this version of ecg_nbdev: write it anew with ecg-export')
-    network = _OnnxNetwork(session)
-    network.config = config['model']
-    return from_config(config, network)
+    if config.get('format') != FORMAT:
+        raise BundleError(f'{path} was not written by this version of ecg_nbdev: write it anew with ecg-export')
+    return from_config(config, _OnnxNetwork(session, config['model']))

@@ -104,7 +104,7 @@ def test_a_folder_whose_labelled_recordings_were_all_seen_is_refused(trained, tm
     done = run('ecg-evaluate', '--test-path', tmp_path/'known', '--model', root/'model', '--out', tmp_path/'out', status=1)
     assert 'has seen all 3 labelled recordings' in one_line(done) and str(tmp_path/'known') in one_line(done)
     done = run('ecg-evaluate', '--test-path', tmp_path/'nameless', '--model', root/'model', '--out', tmp_path/'out', status=1)
-    assert 'carries one of the classes' in one_line(done)
+    assert 'is labelled with one of the classes' in one_line(done)
 
 
 def test_prediction_speaks_json_and_csv(trained):

@@ -1,9 +1,9 @@
-"Scores of saved predictions: draws equal loops, cheats are refused, calibration and decoding learn from validation recordings alone, and no recording both chooses and reports."
+"""Scores of saved predictions: draws equal loops, cheats are refused, calibration and decoding learn from validation recordings alone,
+and no recording both chooses and reports."""
 import json
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given, settings, strategies as st
 from scipy.stats import t as student
@@ -13,12 +13,12 @@ from sklearn.linear_model import LogisticRegression
 from ecg_nbdev.calibration import CALIBRATION_METHODS, Calibration, apply_curve, choose_curve, fit_calibration, fit_curve
 from ecg_nbdev.core import CLASSES, CohortError, ECGError
 from ecg_nbdev.decoding import UTILITIES, SetDecoder, fit_decoder
-from ecg_nbdev.evaluation import bootstrap, compare, corrected_t_test, drawn_scores, evaluate, report_table, scored_part, SCORES, single_answer
-from ecg_nbdev.thresholds import apply_thresholds
+from ecg_nbdev.evaluation import (SCORES, bootstrap, compare, corrected_t_test, drawn_scores, evaluate, scored_part,
+    single_answer)
 from ecg_nbdev.metrics import UndefinedScore, cpsc2018_matrix, cpsc2018_score, exact_match, f_score, macro_auprc, macro_auroc
 from ecg_nbdev.predictions import Predictions, average_predictions, load_predictions, pool_predictions, save_predictions
 from ecg_nbdev.protocol import compare_folds, cross_validate, inner_splits
-from ecg_nbdev.thresholds import Thresholds, fit_thresholds
+from ecg_nbdev.thresholds import Thresholds, apply_thresholds, fit_thresholds
 
 pytestmark = pytest.mark.filterwarnings('ignore::ecg_nbdev.metrics.UndefinedScore')  # small samples lack a class
 
@@ -28,7 +28,8 @@ def made(n=300, seed=0, roles=('valid', 'test')):
     truth = np.eye(9, dtype=bool)[rng.choice(9, size=n, p=[.13, .18, .1, .04, .25, .09, .1, .08, .03])]
     truth[np.arange(n), rng.integers(1, 9, size=n)] |= (rng.uniform(size=n) < .1) & ~truth[:, 0]
     prob = 1/(1+np.exp(-(rng.normal(-3, 1.5, truth.shape)+3*truth)))
-    return Predictions([f'R{i}' for i in range(n)], prob, truth, np.array(roles)[np.arange(n)*len(roles)//n], provenance={'data': 'synthetic'})
+    role = np.array(roles)[np.arange(n)*len(roles)//n]
+    return Predictions([f'R{i}' for i in range(n)], prob, truth, role, provenance={'data': 'synthetic'})
 
 def answered(**kw):
     preds = made(**kw)
@@ -41,34 +42,66 @@ def answered(**kw):
 def test_evaluate_says_what_the_metrics_say_and_json_can_hold_it():
     preds, at = answered()
     part = preds.of('test')
-    scores = json.loads(json.dumps(evaluate(preds, at, n_skipped=3, weights=np.eye(9)), allow_nan=False))
+    evaluation = evaluate(preds, at, n_skipped=3, weights=np.eye(9), n_boot=20)
+    scores = json.loads(json.dumps(evaluation.to_dict(), allow_nan=False))
     t, p, a = part.truth, part.prob, part.answer
     official = cpsc2018_score(cpsc2018_matrix(t, part.first, single_answer(part, at)))
-    expected = {'macro_auroc': macro_auroc(t, p), 'macro_auprc': macro_auprc(t, p), 'macro_f1': f_score(t, a), 'micro_f1': f_score(t, a, 'micro'), 'exact_match': exact_match(t, a),
-        'cpsc2018_f1': official['F1'], **{f'cpsc2018_{g}': official[g] for g in ('F_AF', 'F_Block', 'F_PC', 'F_ST')}}
+    expected = {
+        'macro_auroc': macro_auroc(t, p), 'macro_auprc': macro_auprc(t, p), 'macro_f1': f_score(t, a),
+        'micro_f1': f_score(t, a, 'micro'), 'exact_match': exact_match(t, a), 'cpsc2018_f1': official['F1'],
+        **{f'cpsc2018_{g}': official[g] for g in ('F_AF', 'F_Block', 'F_PC', 'F_ST')}}
     assert {k: scores[k] for k in expected} == pytest.approx(expected)
     assert (scores['n_records'], scores['n_skipped'], scores['n_without_class'], scores['role']) == (150, 3, 0, 'test')
-    assert [r['class'] for r in scores['per_class']] == list(CLASSES) and {'threshold', 'precision', 'recall', 'f1', 'support', 'auroc', 'auprc', 'calibration_error'} <= set(scores['per_class'][0])
+    assert [r['class'] for r in scores['per_class']] == list(CLASSES)
+    columns = {'threshold', 'precision', 'recall', 'f1', 'support', 'auroc', 'auprc', 'calibration_error'}
+    assert columns <= set(scores['per_class'][0])
     assert 'challenge' in scores
+    for name, (low, high) in ((k, v.values()) for k, v in scores['intervals'].items()): assert low <= scores[name] <= high, name
+
+
+def test_what_an_evaluation_holds_is_computed_once():
+    preds, at = answered()
+    evaluation = evaluate(preds, at, sources={i: i[:2] for i in preds.ids}, n_boot=20)
+    assert evaluation.table is evaluation.table and evaluation.intervals is evaluation.intervals
+    assert evaluation.by_source is evaluation.by_source and evaluation.by_source.recordings.sum() == 150
+    assert evaluation.intervals.equals(bootstrap(preds, n_boot=20, thresholds=at))
+    assert 'macro average' in evaluation._repr_html_() and '150 recordings' in repr(evaluation)
+    with pytest.raises(ECGError, match='150 recordings have no source'): evaluate(preds, at, sources={})
+
+
+def test_an_evaluation_answers_where_nobody_has():
+    preds, at = answered()
+    assert evaluate(replace(preds, answer=None), at).scores == pytest.approx(evaluate(preds, at).scores)
+    with pytest.raises(ECGError, match='no answers yet'): evaluate(replace(preds, answer=None))
+    with pytest.raises(ECGError, match='not given by these thresholds'): evaluate(preds, replace(at, values=at.values/2))
+
+
+def test_each_source_is_scored_as_if_it_were_alone():
+    preds, at = answered()
+    rows = evaluate(preds, at, sources={i: 'odd' if int(i[1:]) % 2 else 'even' for i in preds.ids}).by_source.set_index('source')
+    odd = evaluate(preds.take(np.arange(300) % 2 == 1), at)
+    for name in SCORES: assert rows.loc['odd', name] == pytest.approx(odd[name]), name
 
 
 def test_what_is_undefined_is_null_and_named():
     preds, at = answered()
-    none = replace(preds, truth=preds.truth & (np.arange(9) != 3) | (np.arange(9) == 0) & ~(preds.truth & (np.arange(9) != 3)).any(1)[:, None])
-    with pytest.warns(UndefinedScore, match='LBBB'): scores = evaluate(none, at)
+    others = preds.truth & (np.arange(9) != 3)
+    none = replace(preds, truth=others | (np.arange(9) == 0) & ~others.any(1)[:, None])
+    with pytest.warns(UndefinedScore, match='LBBB'): evaluation = evaluate(none, at, n_boot=0)
+    scores = evaluation.to_dict()
     row = scores['per_class'][3]
     assert scores['undefined'] == ['LBBB'] and row['f1'] is row['auroc'] is row['recall'] is None and row['support'] == 0
     assert scores['macro_f1'] == pytest.approx(np.mean([r['f1'] for r in scores['per_class'] if r['class'] != 'LBBB']))
-    assert np.isnan(report_table(none).loc['LBBB', 'f1'])
+    assert np.isnan(evaluation.table.loc['LBBB', 'f1'])
 
 
 def test_recordings_without_a_class_are_counted_not_scored():
     preds, at = answered()
     some = replace(preds, truth=preds.truth & (np.arange(300) % 3 > 0)[:, None], first=None)
-    scores = evaluate(some, at)
+    scores = evaluate(some, at, n_boot=5).to_dict()
     assert (scores['n_records'], scores['n_without_class']) == (100, 50)
     kept = some.take(some.truth.any(1))
-    assert {**evaluate(kept, at), 'n_without_class': 50} == scores
+    assert {**evaluate(kept, at, n_boot=5).to_dict(), 'n_without_class': 50} == scores
     with pytest.raises(ECGError, match='nothing to score'): evaluate(replace(preds, truth=np.zeros_like(preds.truth)), at)
 
 
@@ -83,10 +116,11 @@ def test_draws_equal_the_loop_over_drawn_recordings(name):
     part = preds.of('test')
     rng = np.random.default_rng(0)
     rows = [rng.integers(60, size=60) for _ in range(5)]
-    drawn = drawn_scores(part, np.array([np.bincount(r, minlength=60) for r in rows], float), [name], at)[name]
+    drawn = drawn_scores(part, np.array([np.bincount(r, minlength=60) for r in rows], float), [name], single_answer(part, at))[name]
     for value, r in zip(drawn, rows):
-        copies = replace(part.take(np.arange(60)), **{k: getattr(part, k)[r] for k in ('prob', 'truth', 'answer', 'first')}, key=None)
-        assert value == pytest.approx(evaluate(replace(copies, provenance={'data': 'drawn'}, key=None), replace(at, chosen_on=()))[name])
+        copies = replace(part, **{k: getattr(part, k)[r] for k in ('prob', 'truth', 'answer', 'first')}, key=None)
+        alone = evaluate(replace(copies, provenance={'data': 'drawn'}, key=None), replace(at, chosen_on=()))
+        assert value == pytest.approx(alone[name])
 
 
 def test_intervals_hold_the_truth_about_as_often_as_they_say():
@@ -123,7 +157,9 @@ def test_corrected_t_test_by_the_book():
 def test_cheats_are_refused():
     preds, at = answered()
     everything = replace(preds, role='test')
-    for score in (lambda: evaluate(everything, at), lambda: apply_thresholds(everything, at), lambda: bootstrap(everything, thresholds=at), lambda: compare(everything, everything, thresholds=(at, None))):
+    scores = (lambda: evaluate(everything, at), lambda: apply_thresholds(everything, at),
+              lambda: bootstrap(everything, thresholds=at), lambda: compare(everything, everything, thresholds=(at, None)))
+    for score in scores:
         with pytest.raises(CohortError, match='150 of 300 test recordings, R0 the first'): score()
     chosen_on_test = fit_thresholds(replace(preds.of('test'), role='valid'))
     for score in (lambda: apply_thresholds(preds, chosen_on_test), lambda: evaluate(preds, chosen_on_test)):
@@ -131,7 +167,7 @@ def test_cheats_are_refused():
     decoder = fit_decoder(replace(preds.of('test'), role='valid'))
     with pytest.raises(CohortError, match='150 of 150'): apply_thresholds(preds, decoder)
     with pytest.raises(ECGError, match='no test recordings'): evaluate(replace(preds, role='valid'), at)
-    assert evaluate(preds, at, 'valid')['role'] == 'valid'  # one may look at validation scores; they say what they are
+    assert evaluate(preds, at, 'valid').to_dict()['role'] == 'valid'  # one may look at validation scores; they say what they are
 
 
 def test_the_lock_survives_files(tmp_path):
@@ -143,9 +179,11 @@ def test_the_lock_survives_files(tmp_path):
 
 def test_an_ensemble_remembers_who_trained():
     preds = made()
-    members = [replace(preds, role=np.where(np.arange(300) % 3 == f, 'test', np.where(np.arange(300) % 3 == (f+1) % 3, 'valid', 'train'))) for f in range(3)]
-    assert set(average_predictions(members).role) == {'train'} and set(average_predictions(members[:1]*2).role) == {'train', 'valid', 'test'}
-    with pytest.raises(ECGError, match='no test recordings'): evaluate(apply_thresholds(average_predictions(members), Thresholds(np.full(9, .5))))
+    members = [replace(preds, role=np.array(['test', 'valid', 'train'])[(np.arange(300)-f) % 3]) for f in range(3)]
+    assert set(average_predictions(members).role) == {'train'}
+    assert set(average_predictions(members[:1]*2).role) == {'train', 'valid', 'test'}
+    with pytest.raises(ECGError, match='no test recordings'):
+        evaluate(apply_thresholds(average_predictions(members), Thresholds(np.full(9, .5))))
 
 
 # ---- calibration

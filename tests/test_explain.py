@@ -1,4 +1,6 @@
-"""Explanations of the model that ships: faithful to what the model does, complete, and for every kind of model; all on simulated recordings."""
+"""Explanations of the model that ships, on simulated recordings.
+
+They are faithful to what the model does, complete, and there is one for every kind of model."""
 import sys
 from dataclasses import replace
 
@@ -10,7 +12,8 @@ import torch
 matplotlib.use('agg')
 from ecg_nbdev.bundle import Predictor, load_pretrained
 from ecg_nbdev.core import CLASSES, LEADS, ECGError, Record
-from ecg_nbdev.explain import explain_record, probability_drop, integrated_gradients, _class_log_odds, occlude_leads, occlude_time, plot_explanation
+from ecg_nbdev.explain import (_class_log_odds, explain_record, integrated_gradients, occlude_leads, occlude_time,
+    plot_explanation, probability_drop)
 from ecg_nbdev.labels import LabelSets
 from ecg_nbdev.models import create_model
 from ecg_nbdev.sim.rhythm import KINDS
@@ -21,7 +24,8 @@ pytest.importorskip('captum')
 @pytest.fixture(scope='module')
 def model(): return load_pretrained()
 
-def probability(model, record): return model.class_prob(model.outputs([model.preparation(record.signal, record.fs)]))[0]
+def probability(model, record):
+    return model.class_prob(model.outputs([model.preparation(record.signal, record.fs)]))[0]
 
 def with_one_pvc(n):
     "Recordings of 10 s with one ventricular beat each, well inside, and its onset in s."
@@ -38,10 +42,10 @@ def test_the_stretch_with_the_ectopic_beat_matters_most(model):
     k, seen = CLASSES.index('PVC'), 0
     for record, onset in with_one_pvc(8):
         if probability(model, record)[k] < .8: continue  # an explanation of what the model did not say explains nothing
-        fall = occlude_time(model, record)[:, k]
+        drop = occlude_time(model, record)[:, k]
         first, last = int(onset/.5), int((onset+.6)/.5)  # the beat with its recovery
-        assert first <= fall.argmax() <= last, f'{record.id}: beat at {onset:.2f} s, stretches fall by {fall.round(2)}'
-        assert fall.max() > 10*np.median(np.abs(fall))
+        assert first <= drop.argmax() <= last, f'{record.id}: beat at {onset:.2f} s, drops {drop.round(2)}'
+        assert drop.max() > 10*np.median(np.abs(drop))
         seen += 1
     assert seen >= 4
 
@@ -61,7 +65,8 @@ def test_a_hidden_lead_changes_the_probability_by_what_was_foretold(model, lead,
     foretold = occlude_leads(model, record)[LEADS.index(lead)]
     signal = record.signal.copy()
     signal[LEADS.index(lead)] = np.nan
-    np.testing.assert_allclose(probability(model, record)-probability(model, replace(record, signal=signal)), foretold, atol=1e-6)
+    drop = probability(model, record)-probability(model, replace(record, signal=signal))
+    np.testing.assert_allclose(drop, foretold, atol=1e-6)
     assert np.abs(foretold).max() > 0
 
 
@@ -80,8 +85,8 @@ def test_shares_sum_to_the_difference_of_log_odds(model, labels, seconds):
     share = integrated_gradients(model, record, labels)
     assert share.shape == x.shape
     windows = torch.from_numpy(model.windows(x))
-    with torch.no_grad(): difference = (model.model(windows)-model.model(0*windows)).mean(0)[CLASSES.index(labels)]
-    assert abs(share.sum()-float(difference)) < .1  # log odds
+    with torch.no_grad(): difference = (model.model(windows)-model.model(0*windows)).mean(0)
+    assert abs(share.sum()-float(difference[CLASSES.index(labels)])) < .1  # log odds
 
 
 @pytest.mark.parametrize('arch', ['lead', 'multilead', 'multilead_shared', 'joint', 'crnn'])
@@ -91,7 +96,9 @@ def test_every_network_can_be_explained(arch):
     why = explain_record(small, simulate('AF', seconds=7.3, rng=0), 'AF', seconds=1)
     assert why.time.shape == (8,) and why.lead.shape == (12,) and why.sample.shape == (12, 730)
     assert np.abs(why.sample).max() > 0 and np.isfinite(why.sample).all()
-    if arch == 'lead': assert set(np.flatnonzero(why.lead)) == set(np.flatnonzero(np.abs(why.sample).sum(1))) == {LEADS.index('II')}
+    if arch == 'lead':
+        by_lead, by_sample = np.flatnonzero(why.lead), np.flatnonzero(np.abs(why.sample).sum(1))
+        assert set(by_lead) == set(by_sample) == {LEADS.index('II')}
 
 
 def test_a_powerset_model_is_explained_by_classes():
@@ -101,20 +108,23 @@ def test_a_powerset_model_is_explained_by_classes():
     record = simulate('AF', seconds=5, rng=0)
     windows = torch.from_numpy(model.windows(model.preparation(record.signal, record.fs)))
     model.model.eval()
-    with torch.no_grad(): odds = [_class_log_odds(model.model(w), sets)[0, CLASSES.index('AF')] for w in (windows, 0*windows)]
-    np.testing.assert_allclose(odds[0].sigmoid(), probability(model, record)[CLASSES.index('AF')], atol=1e-5)
+    k = CLASSES.index('AF')
+    with torch.no_grad(): odds = [_class_log_odds(model.model(w), sets)[0, k] for w in (windows, 0*windows)]
+    np.testing.assert_allclose(odds[0].sigmoid(), probability(model, record)[k], atol=1e-5)
     assert abs(integrated_gradients(model, record, 'AF').sum()-float(odds[0]-odds[1])) < .02
     with pytest.raises(ECGError): integrated_gradients(model, record, 'af')
 
 
 def test_nothing_of_the_model_changes(model):
-    record, before = simulate('AF', rng=1), {k: v.clone() for k, v in model.model.state_dict().items()}
+    record = simulate('AF', rng=1)
+    before = {k: v.clone() for k, v in model.model.state_dict().items()}
     prob = probability(model, record)
     explain_record(model, record, 'AF')
     assert all(torch.equal(v, before[k]) for k, v in model.model.state_dict().items())
     assert all(p.grad is None for p in model.model.parameters())
     np.testing.assert_array_equal(probability(model, record), prob)
-    np.testing.assert_array_equal(probability_drop(model, model.preparation(record.signal, record.fs), [False]), np.zeros((1, 9)))
+    x = model.preparation(record.signal, record.fs)
+    np.testing.assert_array_equal(probability_drop(model, x, [False]), np.zeros((1, 9)))
 
 
 def test_a_network_without_gradients_says_so(model):
@@ -126,7 +136,8 @@ def test_a_network_without_gradients_says_so(model):
 
 def test_without_captum_the_mend_is_named(model, monkeypatch):
     monkeypatch.setitem(sys.modules, 'captum.attr', None)
-    with pytest.raises(ECGError, match=r'pip install "ecg_nbdev\[explain\]"'): integrated_gradients(model, simulate('AF', rng=1), 'AF')
+    with pytest.raises(ECGError, match=r'pip install "ecg_nbdev\[explain\]"'):
+        integrated_gradients(model, simulate('AF', rng=1), 'AF')
 
 
 @pytest.mark.parametrize('seconds,start', [(6.3, 0), (10, 0), (14, 3.2)])
@@ -137,7 +148,8 @@ def test_drawn_beside_the_right_leads_and_under_the_right_seconds(model, seconds
     assert [round(p.get_width(), 9) for p in beside.patches] == [round(f, 9) for f in why.lead]
     names = [t for t in paper.texts if t.get_text().split(' ')[0] in LEADS]
     bars = [p.get_y()+p.get_height()/2 for p in beside.patches]
-    base = sorted((line.get_ydata()[~np.isnan(line.get_ydata())].mean() for line in paper.artists + paper.lines if (line.get_gid() or '').startswith('lead-')), reverse=True)
+    rows = [line.get_ydata() for line in paper.artists + paper.lines if (line.get_gid() or '').startswith('lead-')]
+    base = sorted((np.nanmean(row) for row in rows), reverse=True)
     assert len(names) == 12 and bars == sorted(bars, reverse=True) and np.abs(np.array(bars)-base).max() < 6
     left = [p.get_x() for p in below.patches]
     assert np.allclose(np.diff(left[:-1]), 12.5) and below.get_xlim() == paper.get_xlim()

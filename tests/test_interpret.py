@@ -1,4 +1,6 @@
-"""Interpretation and watched thresholds: several windows a recording, both approaches, interrupted training, and no effect on what is trained."""
+"""Interpretation and watched thresholds.
+
+Several windows per recording, both approaches, interrupted training, and no effect on what is trained."""
 import matplotlib
 import numpy as np
 import pytest
@@ -8,10 +10,9 @@ from ecg_nbdev.core import CohortError
 from ecg_nbdev.store import MemoryStore
 from ecg_nbdev.data import ecg_dls
 from ecg_nbdev.evaluation import evaluate
-from ecg_nbdev.interpret import ECGInterpretation, log_losses
+from ecg_nbdev.interpret import ECGInterpretation, _log_losses
 from ecg_nbdev.watch import WatchThresholds
-from ecg_nbdev.learner import loader_predictions
-from ecg_nbdev.learner import ecg_learner, predict_records, record_truth, train_learner
+from ecg_nbdev.learner import ecg_learner, loader_predictions, predict_records, record_truth, train_learner
 from ecg_nbdev.signal import Preparation
 from ecg_nbdev.sim.synth import simulate_cohort
 from ecg_nbdev.thresholds import Thresholds, check_unseen, fit_thresholds
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings('ignore::ecg_nbdev.metrics.UndefinedScor
 
 
 @pytest.fixture(scope='module')
-def store(): return MemoryStore(simulate_cohort(60, seed=3), fs=100, prepare=Preparation(fs=100))
+def store(): return MemoryStore(simulate_cohort(60, seed=3), prepare=Preparation(fs=100))
 
 def loaders(store, approach='thresholds', seconds=5, jitter=0.):
     split = np.where(np.arange(len(store)) % 3 == 0, 'valid', 'train')
@@ -79,7 +80,7 @@ def test_one_window_a_recording_has_the_loss_of_the_network(store):
 
 def test_log_loss_knows_its_formula():
     truth, prob = np.array([[True, False, True]]), np.array([[.9, .2, .5]])
-    assert log_losses(truth, prob)[0] == pytest.approx(-(np.log(.9)+np.log(.8)+np.log(.5))/3)
+    assert _log_losses(truth, prob)[0] == pytest.approx(-(np.log(.9)+np.log(.8)+np.log(.5))/3)
 
 
 def test_titles_say_true_said_loss_and_record(store):
@@ -132,7 +133,8 @@ def test_a_second_and_an_interrupted_training_have_each_column_once(store):
     assert [m.name for m in learn.metrics] == ['macro_auroc']
     with pytest.raises(KeyboardInterrupt), learn.no_bar(), learn.no_logging(): learn.fit(1, cbs=[Stop()])
     again = train_learner(learn, epochs=1, show=False)
-    assert list(again.columns) == ['epoch', 'train_loss', 'valid_loss', 'macro_auroc', 'watched_macro_f1', 'watched_cpsc2018_f1']
+    assert list(again.columns) == ['epoch', 'train_loss', 'valid_loss', 'macro_auroc',
+                                   'watched_macro_f1', 'watched_cpsc2018_f1']
 
 
 def test_the_learning_rate_finder_chooses_nothing(store, tmp_path):
@@ -150,13 +152,16 @@ def test_recordings_that_chose_are_recognised_by_their_checksum(store):
     preds = loader_predictions(predict_records(learn.model, learn.dls.valid), data, learn.dls.classes)
     assert preds.key.tolist() == index.crc.iloc[data.rows].tolist()
     at = fit_thresholds(preds)
-    with pytest.raises(CohortError, match='have chosen'): check_unseen(loader_predictions(preds.prob, data, learn.dls.classes, 'test'), at)
+    as_test = loader_predictions(preds.prob, data, learn.dls.classes, 'test')
+    with pytest.raises(CohortError, match='have chosen'): check_unseen(as_test, at)
 
 
 def test_the_first_label_is_the_one_a_recording_lists_first(store):
     learn, _ = trained(store)
     data = learn.dls.valid.dataset
-    data.store = MemoryStore.of(store._signals[:3], store.index.iloc[:3].assign(labels=['PVC;AF', 'AF;PVC', '']), store.fs)
+    index = store.index.iloc[:3].assign(labels=['PVC;AF', 'AF;PVC', ''])
+    data.store = MemoryStore.of(store._signals[:3], index, store.fs)
     data.rows = np.arange(3)
     names = learn.dls.classes
-    assert loader_predictions(np.zeros((3, 9)), data, names).first.tolist() == [names.index('PVC'), names.index('AF'), -1]
+    first = loader_predictions(np.zeros((3, 9)), data, names).first
+    assert first.tolist() == [names.index('PVC'), names.index('AF'), -1]

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from ecg_nbdev.core import CLASSES, SNOMED, CohortError
-from ecg_nbdev.labels import LabelSets, co_occurrence, code_map, decode_dx, label_tuples, multi_hot, read_reference
+from ecg_nbdev.labels import LabelSets, co_occurrence, code_map, first_labels, label_tuples, multi_hot, read_reference
+from ecg_nbdev.records import decode_dx
 
 ECG_DATA = os.environ.get('ECG_DATA')
 real = pytest.mark.skipif(not ECG_DATA, reason='ECG_DATA does not name the folder of real recordings')
@@ -45,8 +46,9 @@ def test_codes_of_every_source(source):
 
 
 @pytest.mark.parametrize('text, message', [
-    ('Recording,First_label\nA1,10\n', 'A1 has the labels 10'), ('Recording,First_label\nA1,0\n', 'labels 0'), ('Recording,First_label\nA1,\n', 'labels none'),
-    ('Recording,First_label\nA1,AF\n', 'labels AF'), ('id,x\nA1,1\n', 'a label table has Recording'), ('', 'restore it'), ('Recording\nA1\n', 'a label table has')])
+    ('Recording,First_label\nA1,10\n', 'A1 has the labels 10'), ('Recording,First_label\nA1,0\n', 'labels 0'),
+    ('Recording,First_label\nA1,\n', 'labels none'), ('Recording,First_label\nA1,AF\n', 'labels AF'),
+    ('id,x\nA1,1\n', 'a label table has Recording'), ('', 'restore it'), ('Recording\nA1\n', 'a label table has')])
 def test_bad_reference(tmp_path, text, message):
     (tmp_path/'REFERENCE.csv').write_text(text)
     with pytest.raises(CohortError, match=message) as e: read_reference(tmp_path/'REFERENCE.csv')
@@ -73,14 +75,16 @@ def test_label_sets(rows, random):
     Y = multi_hot(rows)
     sets = LabelSets().fit(Y)
     assert (sets.decode(sets.encode(Y)) == Y).all() and len(sets) == len({tuple(row) for row in Y.tolist()})
-    shuffled = list(rows); random.shuffle(shuffled)
+    shuffled = list(rows)
+    random.shuffle(shuffled)
     assert LabelSets().fit(multi_hot(shuffled)).sets == sets.sets
     counts = np.bincount(sets.encode(Y))
     assert (np.diff(counts) <= 0).all()
     prob = np.random.default_rng(0).dirichlet(np.ones(len(sets)), 5).astype(np.float32)
     marginals = sets.marginals(prob)
     assert marginals.dtype == np.float32 and marginals.shape == (5, 9) and marginals.min() >= 0 and marginals.max() < 1.00001
-    assert np.allclose(marginals, [[sum(p for p, names in zip(row, sets.sets) if name in names) for name in CLASSES] for row in prob], atol=1e-5)
+    by_hand = [[sum(p for p, names in zip(row, sets.sets) if name in names) for name in CLASSES] for row in prob]
+    assert np.allclose(marginals, by_hand, atol=1e-5)
 
 
 def test_an_unseen_set_has_no_number():
@@ -93,3 +97,10 @@ def test_code_map_of_another_vocabulary():
     codes = code_map({'AF': SNOMED['AF'], 'Bradycardia': ['426177001', 'SB']})
     assert decode_dx('426177001,164889003,sb', codes) == ('Bradycardia', 'AF') and decode_dx('270492004', codes) == ()
     assert set(code_map().values()) == set(CLASSES)
+
+
+@given(label_rows)
+def test_first_labels_of_texts_and_tuples(rows):
+    first = first_labels(rows)
+    assert (first == first_labels([';'.join(row) for row in rows])).all()
+    assert [CLASSES[i] if i >= 0 else None for i in first] == [row[0] if row else None for row in rows]

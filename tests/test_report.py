@@ -10,18 +10,19 @@ import pytest
 
 from ecg_nbdev.core import CLASSES, CohortError
 from ecg_nbdev.decoding import fit_decoder
-from ecg_nbdev.thresholds import apply_thresholds
-from ecg_nbdev.evaluation import evaluate, report_table, scored_part, single_answer
+from ecg_nbdev.evaluation import evaluate
 from ecg_nbdev.metrics import cpsc2018_matrix, cpsc2018_score, exact_match, f_score
 from ecg_nbdev.predictions import Predictions
-from ecg_nbdev.report import ecg_svg, intervals, mistake_pictures, origin, worst_mistakes, write_report
+from ecg_nbdev.report import _ecg_svg, _origin, worst_mistakes, write_report
 from ecg_nbdev.sim.synth import simulate
-from ecg_nbdev.thresholds import Thresholds, fit_thresholds
+from ecg_nbdev.thresholds import Thresholds, apply_thresholds, fit_thresholds
 
 pytestmark = pytest.mark.filterwarnings('ignore::ecg_nbdev.metrics.UndefinedScore') # a few recordings lack a class
 
-CHROMIUM = next((path for name in ('chromium', 'chromium-browser', 'google-chrome') if (path := shutil.which(name))), None)
-FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--no-first-run', '--disable-component-update', '--disable-sync']
+BROWSERS = ('chromium', 'chromium-browser', 'google-chrome')
+CHROMIUM = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--no-first-run',
+         '--disable-component-update', '--disable-sync']
 AXE = Path(__file__).parent/'vendor/axe.min.js'
 
 
@@ -34,18 +35,24 @@ def made_up(n=400, seed=0, absent=()):
     truth[:, [CLASSES.index(c) for c in absent]] = False
     prob = 1/(1+np.exp(-(rng.normal(-3, 1.5, truth.shape)+3.5*truth)))
     prob[::7] = np.round(prob[::7], 1) # ties, zeros and ones
-    preds = Predictions([f'A{i:05}' for i in range(2*n)], prob, truth, np.repeat(['valid', 'test'], n), provenance={'seed': seed})
+    role = np.repeat(['valid', 'test'], n)
+    preds = Predictions([f'A{i:05}' for i in range(2*n)], prob, truth, role, provenance={'seed': seed})
     operating = fit_thresholds(preds)
     return apply_thresholds(preds, operating), operating
 
 def picture(name): return simulate(('AF',), seconds=10, fs=500, rng=np.random.default_rng(int(name[1:])))
 
 
+def page_of(preds, operating, path, sources=None, n_boot=5, **options):
+    "A report of the test recordings."
+    return write_report(evaluate(preds, operating, sources=sources, n_boot=n_boot), path, **options)
+
+
 # ---- without a browser
 
 def test_6877_recordings_in_less_than_5_MB(tmp_path):
     preds, operating = made_up(6877)
-    page = write_report(preds, operating, tmp_path/'report.html', mistakes=mistake_pictures(preds, picture, operating), sources=np.full(len(preds), 'cpsc'), n_boot=2)
+    page = page_of(preds, operating, tmp_path/'report.html', dict.fromkeys(preds.ids, 'cpsc'), 2, load=picture)
     assert page.stat().st_size < 5e6
 
 def test_names_from_outside_are_escaped(tmp_path):
@@ -53,47 +60,48 @@ def test_names_from_outside_are_escaped(tmp_path):
     nasty = '</script><img src=x onerror=alert(1)>'
     preds = replace(preds, ids=[f'{nasty}{i}' for i in range(len(preds))])
     skipped = pd.DataFrame({'path': [nasty], 'reason': ['<b>']})
-    page = write_report(preds, operating, tmp_path/'report.html', nasty, skipped, np.full(len(preds), nasty), [(nasty, nasty, '<svg></svg>')], {nasty: nasty}, n_boot=2).read_text(encoding='utf-8')
+    page = page_of(preds, operating, tmp_path/'report.html', dict.fromkeys(preds.ids, nasty), 2, title=nasty, skipped=skipped,
+                   load=lambda name: replace(picture('A1'), id=name), about={nasty: nasty}).read_text(encoding='utf-8')
     assert '<img' not in page and '<b>"' not in page
     assert page.count('</script>') == 2 # the data and the program
     data = json.loads(re.search(r'id=data>(.*?)</script>', page)[1])
-    assert data['ids'] == scored_part(preds)[0].ids.tolist()
+    assert data['ids'] == evaluate(preds, operating).part.ids.tolist()
 
 def test_nothing_is_fetched(tmp_path):
     preds, operating = made_up(20)
-    page = write_report(preds, operating, tmp_path/'report.html', mistakes=mistake_pictures(preds, picture, operating, 1), n_boot=2).read_text(encoding='utf-8')
-    assert not re.findall(r'(?:src|href)\s*=\s*["\']?(?!#|data:)[^\s>"\']{2,}', re.sub(r'<script>.*', '', page, flags=re.S))
+    page = page_of(preds, operating, tmp_path/'report.html', load=picture, n_mistakes=1).read_text(encoding='utf-8')
+    text = re.sub(r'<script>.*', '', page, flags=re.S)
+    assert not re.findall(r'(?:src|href)\s*=\s*["\']?(?!#|data:)[^\s>"\']{2,}', text)
     assert "default-src 'none'" in page
 
 def test_the_same_input_gives_the_same_page(tmp_path):
     preds, operating = made_up(30)
-    pages = [write_report(preds, operating, tmp_path/f'{i}.html', mistakes=mistake_pictures(preds, picture, operating, 2), n_boot=5).read_bytes() for i in range(2)]
+    pages = [page_of(preds, operating, tmp_path/f'{i}.html', load=picture, n_mistakes=2).read_bytes() for i in range(2)]
     assert pages[0] == pages[1]
 
-def test_the_summary_has_the_scores_of_evaluate():
-    preds, operating = made_up()
-    scores, metrics = intervals(preds, operating, 20), evaluate(preds, operating)
-    for name, row in scores.iterrows(): assert row.value == pytest.approx(metrics[name], abs=1e-12)
-    assert (scores.low <= scores.high).all()
+def test_the_page_computes_nothing_again(tmp_path, monkeypatch):
+    "What the report shows is read from the evaluation: with its scores changed, the page changes."
+    preds, operating = made_up(30)
+    evaluation = evaluate(preds, operating, n_boot=5)
+    changed = replace(evaluation, scores={**evaluation.scores, 'macro_auroc': .12345})
+    assert '0.123' in write_report(changed, tmp_path/'report.html').read_text(encoding='utf-8')
 
 def test_the_worst_mistake_is_the_surest():
     prob = np.full((3, 9), .01)
     truth = np.zeros((3, 9), bool)
     truth[:, 1] = True
-    prob[0, 1], prob[1, 2], prob[1, 1], prob[2, 4], prob[2, 1] = .9, .7, .9, .99, .9 # right; I-AVB false; RBBB false, more surely
-    operating = Thresholds([.5]*9)
-    worst = worst_mistakes(apply_thresholds(Predictions(['a', 'b', 'c'], prob, truth, 'test'), operating), operating)
+    prob[0, 1], prob[1, [1, 2]], prob[2, [1, 4]] = .9, (.9, .7), (.9, .99) # right; I-AVB false; RBBB false, more surely
+    worst = worst_mistakes(evaluate(Predictions(['a', 'b', 'c'], prob, truth, 'test'), Thresholds([.5]*9)))
     assert worst.record.tolist() == ['c', 'b'] and worst['class'].tolist() == ['RBBB', 'I-AVB'] and set(worst.mistake) == {'false'}
 
 def test_long_facts_are_counted():
-    preds, _ = made_up(5)
-    facts = origin(preds, {'seen': list(range(500)), 'per_class': [{'a': 1.0}]*90}).set_index('what').value
+    facts = _origin({'seed': 0}, {'seen': list(range(500)), 'per_class': [{'a': 1.0}]*90}).set_index('what').value
     assert facts['seen'] == '500 entries' and facts['per class'] == '90 entries' and facts['seed'] == '0'
-    both = origin(preds, {'seed': 7}).query('what == "seed"')
+    both = _origin({'seed': 0}, {'seed': 7}).query('what == "seed"')
     assert both[['of', 'value']].to_numpy().tolist() == [['model', '7'], ['predictions', '0']] # neither hides the other
 
 def test_a_picture_follows_the_light():
-    svg = ecg_svg(picture('A1'))
+    svg = _ecg_svg(picture('A1'))
     assert 'var(--ecg-page)' in svg and 'var(--ecg-ink)' in svg and 'font-family' not in svg.split('<text')[0]
 
 
@@ -113,12 +121,14 @@ def view(browser):
     "Open a page; when the test is over, nothing may have gone wrong in it."
     wrong, contexts = [], []
     def open_page(path, width=1360, height=900, scheme='light'):
-        context = browser.new_context(viewport={'width': width, 'height': height}, color_scheme=scheme, permissions=['clipboard-read', 'clipboard-write'])
+        context = browser.new_context(viewport={'width': width, 'height': height}, color_scheme=scheme,
+                                      permissions=['clipboard-read', 'clipboard-write'])
         contexts.append(context)
         page = context.new_page()
         page.on('console', lambda m: wrong.append(m.text) if m.type in ('error', 'warning') else None)
         page.on('pageerror', lambda e: wrong.append(str(e)))
-        page.on('request', lambda r: wrong.append(f'asks {r.url}') if not r.url.startswith(('file:', 'data:', 'blob:')) else None)
+        local = ('file:', 'data:', 'blob:')
+        page.on('request', lambda r: None if r.url.startswith(local) else wrong.append(f'asks {r.url}'))
         page.goto(Path(path).as_uri())
         return page
     yield open_page
@@ -127,7 +137,8 @@ def view(browser):
 
 def shown(page, root):
     "What a part of the page shows: the name of each number → its value at full precision, NaN for a dash."
-    cells = page.eval_on_selector_all(f'{root} [data-field]', 'nodes => nodes.map(n => [n.dataset.field, n.dataset.value, n.textContent])')
+    read = 'nodes => nodes.map(n => [n.dataset.field, n.dataset.value, n.textContent])'
+    cells = page.eval_on_selector_all(f'{root} [data-field]', read)
     for _, value, text in cells: assert text == '–' if value == 'NaN' else abs(float(value)-float(text.replace(',', ''))) <= .00051
     return {name: float(value) for name, value, _ in cells}
 
@@ -135,36 +146,44 @@ def numbers(page, selector, shape=None):
     values = np.array(page.eval_on_selector_all(selector, 'nodes => nodes.map(n => +n.dataset.value)'))
     return values.reshape(shape) if shape else values
 
-def agrees(page, preds, operating):
-    "Every number in the page against Python's."
-    preds = apply_thresholds(preds, operating) if operating else preds
-    part, _ = scored_part(preds)
-    metrics = evaluate(preds, operating)
-    for k, r in enumerate(metrics['per_class']):
-        tp, fp, fn = ((a & b)[:, k].sum() for a, b in ((part.truth, part.answer), (~part.truth, part.answer), (part.truth, ~part.answer)))
+def agrees_by_class(page, evaluation):
+    "The counts and scores of each class, in its panel and in the table."
+    part = evaluation.part
+    hit, false, missed = (m.sum(0) for m in (part.truth & part.answer, ~part.truth & part.answer, part.truth & ~part.answer))
+    for k, (_, r) in enumerate(evaluation.per_class.iterrows()):
+        want = {'tp': hit[k], 'fp': false[k], 'fn': missed[k], 'f1': r.f1, 'sensitivity': r.recall, 'ppv': r.precision,
+                'specificity': r.specificity}
         for root in (f'#class-{k}', f'#classes tr[data-k="{k}"]'):
             got = shown(page, root)
-            known = {name: np.nan if r[of] is None else r[of] for name, of in (('f1', 'f1'), ('sensitivity', 'recall'), ('ppv', 'precision'), ('specificity', 'specificity'))}
-            want = {'tp': tp, 'fp': fp, 'fn': fn, **known}
             assert {name: got[name] for name in want} == pytest.approx(want, abs=1e-12, nan_ok=True)
-    totals = {'macro_f1': f_score(part.truth, part.answer), 'micro_f1': f_score(part.truth, part.answer, 'micro'), 'exact_match': exact_match(part.truth, part.answer), 'cpsc2018_f1': metrics['cpsc2018_f1']}
-    for name, value in totals.items(): assert numbers(page, f'[data-total={name}]') == pytest.approx([value], abs=1e-12)
-    averages = report_table(preds)
     for kind in ('macro', 'micro'):
-        want = averages.loc[f'{kind} average', ['recall', 'specificity', 'precision', 'f1']].to_numpy(float)
-        assert [shown(page, f'#classes tr.{kind}')[name] for name in ('sensitivity', 'specificity', 'ppv', 'f1')] == pytest.approx(want, abs=1e-12)
-    matrix = cpsc2018_matrix(part.truth, part.first, single_answer(part, operating))
+        want = evaluation.table.loc[f'{kind} average', ['recall', 'specificity', 'precision', 'f1']].to_numpy(float)
+        got = shown(page, f'#classes tr.{kind}')
+        assert [got[name] for name in ('sensitivity', 'specificity', 'ppv', 'f1')] == pytest.approx(want, abs=1e-12)
+
+def agrees(page, preds, operating):
+    "Every number in the page against Python's."
+    evaluation = evaluate(replace(preds, answer=None) if operating else preds, operating)
+    part = evaluation.part
+    agrees_by_class(page, evaluation)
+    totals = {'macro_f1': f_score(part.truth, part.answer), 'micro_f1': f_score(part.truth, part.answer, 'micro'),
+              'exact_match': exact_match(part.truth, part.answer), 'cpsc2018_f1': evaluation['cpsc2018_f1']}
+    for name, value in totals.items(): assert numbers(page, f'[data-total={name}]') == pytest.approx([value], abs=1e-12)
+    matrix = cpsc2018_matrix(part.truth, part.first, evaluation.single)
     assert (numbers(page, '#official tbody td', matrix.shape) == matrix).all()
     for name, value in cpsc2018_score(matrix).items():
         if name.startswith('F'): assert numbers(page, f'[data-group={name}]') == pytest.approx([value], abs=1e-12, nan_ok=True)
-    for name, Y in (('carried', part.truth), ('answered', part.answer)): assert (numbers(page, f'#{name} tbody td', matrix.shape) == Y.T.astype(int)@Y.astype(int)).all()
+    for name, Y in (('carried', part.truth), ('answered', part.answer)):
+        assert (numbers(page, f'#{name} tbody td', matrix.shape) == Y.T.astype(int)@Y.astype(int)).all()
     assert (numbers(page, '[data-labels]')[:3] == np.bincount(part.answer.sum(1), minlength=4)[1:4]).all()
 
 @pytest.fixture(scope='module')
 def report(tmp_path_factory):
     preds, operating = made_up()
-    path = write_report(preds, operating, tmp_path_factory.mktemp('report')/'report.html', 'Made-up predictions', pd.DataFrame({'path': ['a/b/c.hea'], 'reason': ['the signal is missing: copy it again']}),
-        np.where(np.arange(len(preds)) % 3, 'cpsc', 'georgia'), mistake_pictures(preds, picture, operating, 2), {'arch': 'crnn', 'data': 'made up'}, n_boot=20)
+    skipped = pd.DataFrame({'path': ['a/b/c.hea'], 'reason': ['the signal is missing: copy it again']})
+    sources = {i: 'cpsc' if n % 3 else 'georgia' for n, i in enumerate(preds.ids)}
+    path = page_of(preds, operating, tmp_path_factory.mktemp('report')/'report.html', sources, 20, title='Made-up predictions',
+                   skipped=skipped, load=picture, n_mistakes=2, about={'arch': 'crnn', 'data': 'made up'})
     return path, preds, operating
 
 @pytest.mark.browser
@@ -209,12 +228,14 @@ def test_a_mouse_moves_the_slider_and_the_line_follows(view, report):
     agrees(page, preds, replace(operating, values=page.evaluate('now')))
 
 @pytest.mark.browser
-@pytest.mark.parametrize('rules', [{}, {'normal_alone': False}, {'least': 0}, {'least': 2, 'most': 2}, {'most': 9, 'least': 0, 'normal_alone': False}], ids=str)
+@pytest.mark.parametrize('rules', [{}, {'normal_alone': False}, {'least': 0}, {'least': 2, 'most': 2},
+                                   {'most': 9, 'least': 0, 'normal_alone': False}], ids=str)
 def test_decoding_is_that_of_python(view, tmp_path, rules):
     preds, operating = made_up(300, seed=3)
     operating = replace(operating, **rules)
     preds = apply_thresholds(preds, operating)
-    page, part = view(write_report(preds, operating, tmp_path/'report.html', n_boot=2)), scored_part(preds)[0]
+    evaluation = evaluate(preds, operating, n_boot=2)
+    page, part = view(write_report(evaluation, tmp_path/'report.html')), evaluation.part
     rng = np.random.default_rng(5)
     for values in (*rng.uniform(size=(5, 9)), np.full(9, .5), np.zeros(9), np.ones(9), np.round(rng.uniform(size=9), 1)):
         got = np.array(page.evaluate('at => [...decode(at).answer]', values.tolist())).reshape(-1, 9)
@@ -226,34 +247,39 @@ def test_decoding_is_that_of_python(view, tmp_path, rules):
 def test_no_width_scrolls_sideways_and_all_can_be_read(view, report, width, scheme):
     page = view(report[0], width, 844, scheme)
     assert page.evaluate('document.documentElement.scrollWidth') <= width
-    assert page.evaluate('getComputedStyle(document.body).backgroundColor') == ('rgb(255, 255, 255)' if scheme == 'light' else 'rgb(17, 21, 29)')
+    paper = 'rgb(255, 255, 255)' if scheme == 'light' else 'rgb(17, 21, 29)'
+    assert page.evaluate('getComputedStyle(document.body).backgroundColor') == paper
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
     page.wait_for_function("document.querySelector('.who').children.length > 0")
     assert page.evaluate('document.documentElement.scrollWidth') <= width
     page.evaluate(f'() => {{ {AXE.read_text(encoding="utf-8")} }}') # the page's own policy forbids a script tag from elsewhere
     found = page.evaluate("axe.run(document, {runOnly: ['wcag2a', 'wcag2aa'], preload: false, resultTypes: ['violations']})")
-    assert [f"{v['id']}: {n['html'][:120]} {n['any'][0]['message'] if n['any'] else ''}" for v in found['violations'] for n in v['nodes']] == []
+    assert [f"{v['id']}: {n['html'][:120]} {n['any'][:1]}" for v in found['violations'] for n in v['nodes']] == []
 
 @pytest.mark.browser
 def test_light_and_dark_are_switched(view, report):
     page = view(report[0])
-    paper = lambda: page.evaluate("getComputedStyle(document.querySelector('.mistake svg path')).fill + getComputedStyle(document.body).backgroundColor")
+    colors = ("getComputedStyle(document.querySelector('.mistake svg path')).fill"
+              " + getComputedStyle(document.body).backgroundColor")
+    def paper(): return page.evaluate(colors)
     before = paper()
     page.click('#theme')
     assert paper() != before
     page.emulate_media(media='print')
     assert paper() == before # ink on white paper, whatever the screen shows
     page.set_viewport_size({'width': 700, 'height': 1000}) # A4 with margins
-    assert page.evaluate("Math.max(...[...document.querySelectorAll('main *')].map(e => e.getBoundingClientRect().right))") <= 700
+    rightmost = "Math.max(...[...document.querySelectorAll('main *')].map(e => e.getBoundingClientRect().right))"
+    assert page.evaluate(rightmost) <= 700
     assert page.pdf().startswith(b'%PDF')
 
 @pytest.mark.browser
 def test_the_recordings_behind_a_count_are_named(view, report):
     path, preds, operating = report
-    page, part = view(path), scored_part(preds)[0]
+    page, part = view(path), evaluate(preds, operating).part
     page.locator('#class-1 summary').click()
     page.locator('#class-1 .who code').first.wait_for()
-    assert set(page.locator('#class-1 .who code').all_text_contents()) == set(part.ids[part.truth[:, 1] != part.answer[:, 1]])
+    wrong = part.ids[part.truth[:, 1] != part.answer[:, 1]]
+    assert set(page.locator('#class-1 .who code').all_text_contents()) == set(wrong)
 
 def cases():
     preds, operating = made_up(60)
@@ -265,15 +291,18 @@ def cases():
     yield 'label sets, no thresholds', (replace(preds, answer=preds.prob >= np.sort(preds.prob, 1)[:, -1:]), None)
     sets = fit_decoder(preds)
     yield 'a decoder of sets', (apply_thresholds(preds, sets), sets)
-    yield 'some carry no class', (apply_thresholds(replace(preds, truth=preds.truth & (np.arange(len(preds)) % 4 > 0)[:, None], first=None), operating), operating)
-    two = apply_thresholds(Predictions(list('abcd'), [[.9, .2], [.1, .7], [.4, .45], [.8, .9]], [[1, 0], [0, 1], [1, 0], [1, 1]], 'test', ('sick', 'well')), Thresholds([.5, .5], ('sick', 'well')))
+    some = replace(preds, truth=preds.truth & (np.arange(len(preds)) % 4 > 0)[:, None], first=None)
+    yield 'some without a class', (apply_thresholds(some, operating), operating)
+    prob, truth = [[.9, .2], [.1, .7], [.4, .45], [.8, .9]], [[1, 0], [0, 1], [1, 0], [1, 1]]
+    two = apply_thresholds(Predictions(list('abcd'), prob, truth, 'test', ('sick', 'well')), Thresholds([.5, .5], ('sick', 'well')))
     yield 'two other classes', (two, Thresholds([.5, .5], ('sick', 'well')))
 
 @pytest.mark.browser
 @pytest.mark.parametrize('case', list(cases()), ids=lambda c: c[0])
 def test_odd_predictions(view, tmp_path, case):
     name, (preds, operating) = case
-    page = view(write_report(preds, operating, tmp_path/'report.html', mistakes=mistake_pictures(preds, lambda name: picture('A1'), operating, 1), sources=np.full(len(preds), 'one'), n_boot=5), 390)
+    page = view(page_of(preds, operating, tmp_path/'report.html', dict.fromkeys(preds.ids, 'one'),
+                        load=lambda name: picture('A1'), n_mistakes=1), 390)
     if name != 'two other classes': agrees(page, preds, operating)
     assert page.locator('.point').count() == len(preds.classes)
     assert page.evaluate('document.documentElement.scrollWidth') <= 390

@@ -5,7 +5,6 @@ import pickle
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +16,40 @@ from hypothesis import given, settings, strategies as st
 from ecg_nbdev.cohort import scan
 from ecg_nbdev.core import Record, RecordError, StoreError
 from ecg_nbdev.records import read_record, resample, write_record
-from ecg_nbdev.store import Store, build_store, fingerprint, to_millivolts, to_units
+from ecg_nbdev.signal import Preparation
+from ecg_nbdev.store import MemoryStore, Store, _fingerprint, build_store, join_stores, to_millivolts, to_units
 
 ECG_DATA = os.environ.get('ECG_DATA')
 real = pytest.mark.skipif(not ECG_DATA, reason='ECG_DATA does not name the folder of real recordings')
-pack_up = partial(build_store, progress=False)
+FILES = ['index.parquet', 'signal.i16', 'skipped.csv', 'store.json']
+
+
+class Keep:
+    "Signals as they are."
+    def __init__(self, fs=500): self.fs = fs
+    def __call__(self, signal, fs): return signal
+    def to_dict(self): return {'fs': self.fs}
+
+class Negate(Keep):
+    def __call__(self, signal, fs): return -signal
+
+class Halve(Keep):
+    def __call__(self, signal, fs): return signal[:, ::2]
+
+class Resample(Keep):
+    def __call__(self, signal, fs): return resample(signal, fs, self.fs)
+
+class Watched(Keep):
+    "Counts its calls, stops at one of them, and has a name."
+    def __init__(self, name='', stop_at=None): self.fs, self.name, self.stop_at, self.calls = 500, name, stop_at, 0
+    def __call__(self, signal, fs):
+        self.calls += 1
+        if self.calls == self.stop_at: raise KeyboardInterrupt
+        return signal
+    def to_dict(self): return {'name': self.name}
+
+
+def pack_up(table, path, prepare=Keep(), **kw): return build_store(table, path, prepare, progress=False, **kw)
 
 
 @pytest.fixture
@@ -41,7 +69,7 @@ def test_signals_come_out_as_they_went_in(cohort, tmp_path, n_workers):
     for i, path in enumerate(cohort.table.path):
         signal = read_record(path).signal
         assert np.array_equal(np.isnan(store.signal(i)), np.isnan(signal)) and np.nanmax(np.abs(store.signal(i)-signal)) < 1e-4
-    assert sorted(os.listdir(tmp_path)) == ['set', 'store'] and sorted(os.listdir(tmp_path/'store')) == ['index.parquet', 'signal.i16', 'skipped.csv', 'store.json']
+    assert sorted(os.listdir(tmp_path)) == ['set', 'store'] and sorted(os.listdir(tmp_path/'store')) == FILES
 
 
 @settings(max_examples=60, deadline=None)
@@ -64,9 +92,31 @@ def shared_store(tmp_path_factory):
     return pack_up(scan(d/'set').table, d/'store')
 
 
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), size=st.integers(1, 2000))
+def test_memory_and_disk_answer_alike(shared_store, data, size):
+    held = MemoryStore.of([shared_store.signal(i) for i in range(5)], shared_store.index, shared_store.fs)
+    rows = data.draw(st.lists(st.integers(0, 4), max_size=6))
+    starts = data.draw(st.lists(st.integers(0, 1500), min_size=len(rows), max_size=len(rows)))
+    assert np.array_equal(held.gather(rows, starts, size), shared_store.gather(rows, starts, size), equal_nan=True)
+    assert held.gather(rows, starts, size).dtype == np.float32
+
+
 def test_negative_start(shared_store):
-    with pytest.raises(ValueError, match='-1'): shared_store.gather([0], [-1], 10)
-    assert shared_store.gather([], [], 10).shape == (0, 12, 10)
+    held = MemoryStore.of([shared_store.signal(0)], shared_store.index.iloc[:1], shared_store.fs)
+    for store in (shared_store, held):
+        with pytest.raises(ValueError, match='-1'): store.gather([0], [-1], 10)
+        assert store.gather([], [], 10).shape == (0, 12, 10)
+
+
+def test_joined_stores_keep_their_rows():
+    rng = np.random.default_rng(2)
+    def made(name): return Record(rng.normal(0, 0.5, (12, 300)), 100, name, ('AF', 'RBBB'))
+    a, b = MemoryStore([made('A'), made('B')]), MemoryStore([made('C')])
+    both = join_stores(b, a.take([1]))
+    assert both.index.id.tolist() == ['C', 'B'] and both.index.index.tolist() == [0, 1] and both.signal(1) is a.signal(1)
+    assert both.index.labels.tolist() == ['AF;RBBB']*2
+    with pytest.raises(StoreError, match='comes at 100 Hz, not 250'): MemoryStore([made('D')], fs=250)
 
 
 @settings(max_examples=50, deadline=None)
@@ -94,31 +144,41 @@ def test_reused_relabelled_rebuilt(cohort, tmp_path):
     with_fold, inode = built(cohort.table.assign(fold=np.arange(12)))
     assert inode == first and with_fold.index.fold.tolist() == list(range(12))
     assert built(cohort.table.iloc[:5])[0].index.id.tolist() == cohort.table.id[:5].tolist()
-    for change in (dict(fs=250), dict(prepare=negate, tag='negated')):
+    for other in (Resample(250), Resample(500), Negate()):
         _, before = built()
-        assert built(**change)[1] != before
+        assert built(prepare=other)[1] != before
     _, before = built()
     write_record(Record(np.random.default_rng(9).normal(0, 1, (12, 500)), 500, 'A05'), tmp_path/'set')
     store, after = built(scan(tmp_path/'set').table)
     assert after != before and store.index.n_samples[5] == 500
 
 
-def negate(signal, fs): return -signal
-def halve(signal, fs): return signal[:, ::2]
-
-
 def test_preparation(cohort, tmp_path):
-    store = pack_up(cohort.table, tmp_path/'store', prepare=negate, tag='negated', n_workers=2)
+    store = pack_up(cohort.table, tmp_path/'store', Negate(), n_workers=2)
     assert np.allclose(store.signal(4), -read_record(cohort.table.path[4]).signal, atol=1e-4)
-    slow = pack_up(cohort.table, tmp_path/'slow', fs=250, prepare=halve, tag='halved')
-    assert slow.index.n_samples.tolist() == [(300+100*i)//2 for i in range(12)] and slow.fs == 250 and (slow.index.recorded_fs == 500).all()
-    with pytest.raises(StoreError, match='let it resample'): pack_up(cohort.table, tmp_path/'bad', fs=500, prepare=halve, tag='halved')
-    with pytest.raises(ValueError, match='needs a tag'): pack_up(cohort.table, tmp_path/'bad', prepare=halve)
+    assert store.meta['preparation'] == {'fs': 500} and store.meta['fs'] == 500.0
+    slow = pack_up(cohort.table, tmp_path/'slow', Halve(250))
+    assert slow.index.n_samples.tolist() == [(300+100*i)//2 for i in range(12)]
+    assert slow.fs == 250 and (slow.index.recorded_fs == 500).all()
+    with pytest.raises(StoreError, match='let it resample'): pack_up(cohort.table, tmp_path/'bad', Halve(500))
+    for nothing in (None, lambda signal, fs: signal, {'fs': 500}):
+        with pytest.raises(TypeError, match='give a `Preparation`'): pack_up(cohort.table, tmp_path/'bad', nothing)
     assert not (tmp_path/'bad').exists() and not list(tmp_path.glob('.*'))
 
 
+def test_the_package_s_own_preparation(cohort, tmp_path):
+    prepare = Preparation()
+    store = pack_up(cohort.table, tmp_path/'store', prepare)
+    assert store.fs == prepare.fs == 100 and store.meta['preparation'] == prepare.to_dict()
+    held = MemoryStore(map(read_record, cohort.table.path), prepare.fs, prepare)
+    for i in range(12): assert np.allclose(store.signal(i), held.signal(i), atol=6e-4, equal_nan=True)
+    inode = (tmp_path/'store'/'signal.i16').stat().st_ino
+    other = pack_up(cohort.table, tmp_path/'store', Preparation(limit=1.))
+    assert (tmp_path/'store'/'signal.i16').stat().st_ino != inode and other.meta['preparation']['limit'] == 1
+
+
 def test_resampled_as_read_record_does(cohort, tmp_path):
-    store = pack_up(cohort.table, tmp_path/'store', fs=100)
+    store = pack_up(cohort.table, tmp_path/'store', Resample(100))
     for i in (0, 3, 11):
         want = read_record(cohort.table.path[i], fs=100).signal
         assert np.nanmax(np.abs(store.signal(i)-want)) < 0.00051 and np.array_equal(np.isnan(store.signal(i)), np.isnan(want))
@@ -149,48 +209,51 @@ KILLED = """
 import os, signal, sys
 import pandas as pd
 from ecg_nbdev.store import build_store
-seen = []
-def kill_at(n):
-    def prepare(x, fs):
-        seen.append(fs)
-        if len(seen) == n: os.kill(os.getpid(), signal.SIGKILL)
+class Watched:
+    fs, calls = 500, 0
+    def __call__(self, x, fs):
+        self.calls += 1
+        if self.calls == int(sys.argv[3]): os.kill(os.getpid(), signal.SIGKILL)
         return x
-    return prepare
-build_store(pd.read_csv(sys.argv[1], keep_default_na=False), sys.argv[2], prepare=kill_at(int(sys.argv[3])), tag='t', n_workers=1, progress=False)
+    def to_dict(self): return {'name': ''}
+Watched.__module__ = sys.argv[4]  # so that the test below takes its store up again
+build_store(pd.read_csv(sys.argv[1], keep_default_na=False), sys.argv[2], Watched(), n_workers=1, progress=False)
 """
 
 @pytest.mark.skipif(sys.platform == 'win32', reason='there is no SIGKILL on Windows')
 def test_a_killed_build_is_taken_up_again(cohort, tmp_path):
     (tmp_path/'set'/'A02.mat').unlink()
     cohort.save(tmp_path/'saved')
-    table, path, calls = pd.read_csv(tmp_path/'saved'/'cohort.csv', keep_default_na=False), tmp_path/'store', []
-    def prepare(x, fs): calls.append(fs); return x
+    table, path = pd.read_csv(tmp_path/'saved'/'cohort.csv', keep_default_na=False), tmp_path/'store'
+    prepare = Watched()
     for n in (5, 3): # killed twice
-        assert subprocess.run([sys.executable, '-c', KILLED, tmp_path/'saved'/'cohort.csv', path, str(n)]).returncode == -9
+        said = subprocess.run([sys.executable, '-c', KILLED, tmp_path/'saved'/'cohort.csv', path, str(n), Watched.__module__])
+        assert said.returncode == -9
     left, = tmp_path.glob('.store.building-*')
     with open(left/'journal', 'a') as f: f.write('{"id": "A0') # a line, and a signal, that were cut off
     with open(left/'signal.i16', 'ab') as f: f.write(b'abc')
-    store = pack_up(table, path, prepare=prepare, tag='t', n_workers=1)
-    assert len(calls) == 11-4-2 and len(store) == store.verify() == 11 and store.skipped.path.tolist() == [str(tmp_path/'set'/'A02.hea')]
-    whole = pack_up(table, tmp_path/'whole', prepare=prepare, tag='t', n_workers=1)
+    store = pack_up(table, path, prepare, n_workers=1)
+    assert prepare.calls == 11-4-2 and len(store) == store.verify() == 11
+    assert store.skipped.path.tolist() == [str(tmp_path/'set'/'A02.hea')]
+    whole = pack_up(table, tmp_path/'whole', prepare, n_workers=1)
     assert whole.index.equals(store.index) and np.array_equal(whole.units, store.units)
-    assert sorted(os.listdir(path)) == sorted(os.listdir(tmp_path/'whole')) == ['index.parquet', 'signal.i16', 'skipped.csv', 'store.json']
+    assert sorted(os.listdir(path)) == sorted(os.listdir(tmp_path/'whole')) == FILES
     assert not list(tmp_path.glob('.*'))
 
 
 def test_what_was_left_is_used_only_where_it_fits(cohort, tmp_path):
     path = tmp_path/'store'
-    def stop(x, fs): raise KeyboardInterrupt
-    def leave(tag):
-        with pytest.raises(KeyboardInterrupt): pack_up(cohort.table, path, prepare=stop, tag=tag, n_workers=1)
+    def leave(name):
+        with pytest.raises(KeyboardInterrupt): pack_up(cohort.table, path, Watched(name, stop_at=1), n_workers=1)
         return [p.name for p in tmp_path.glob('.*')]
-    assert len(leave('a')) == 1 and leave('a') == leave('a') != leave('b') # another preparation begins anew and clears what the first has left
+    assert len(leave('a')) == 1 and leave('a') == leave('a') != leave('b') # another preparation begins anew, the first's is cleared
     left, = tmp_path.glob('.store.building-*')
     (left/'journal').write_text(json.dumps(dict(id='A00', offset=0, n_samples=300, clipped=0, crc=1))+'\n') # its signal is not there
     with pytest.raises(StoreError, match='another process is packing it'):
-        with FileLock(left/'lock'): pack_up(cohort.table, path, prepare=stop, tag='b', n_workers=1)
-    with FileLock(left/'lock'): assert pack_up(cohort.table, path).verify() == 12 and left.exists() # not taken from a build that still runs
-    assert pack_up(cohort.table, path, prepare=negate, tag='b').verify() == 12 and not list(tmp_path.glob('.*'))
+        with FileLock(left/'lock'): pack_up(cohort.table, path, Watched('b'), n_workers=1)
+    with FileLock(left/'lock'):
+        assert pack_up(cohort.table, path).verify() == 12 and left.exists() # not taken from a build that still runs
+    assert pack_up(cohort.table, path, Watched('b')).verify() == 12 and not list(tmp_path.glob('.*'))
 
 
 def test_damage(cohort, tmp_path):
@@ -222,11 +285,20 @@ def test_nothing_else_is_overwritten(cohort, tmp_path):
 
 
 def test_fingerprint_sees_every_signal_file(cohort, tmp_path):
-    before = fingerprint(cohort.table, 500, '')
-    assert fingerprint(cohort.table, 500, '') == before and fingerprint(cohort.table.assign(labels=''), 500, '') == before
-    assert len({before, fingerprint(cohort.table, 250, ''), fingerprint(cohort.table, 500, 'x'), fingerprint(cohort.table.iloc[::-1], 500, '')}) == 4
+    before = _fingerprint(cohort.table, Keep())
+    assert _fingerprint(cohort.table, Keep()) == before == _fingerprint(cohort.table.assign(labels=''), Keep())
+    assert _fingerprint(cohort.table.iloc[::-1], Keep()) != before
     os.utime(tmp_path/'set'/'A01.mat', ns=(1, 1))
-    assert fingerprint(cohort.table, 500, '') != before
+    assert _fingerprint(cohort.table, Keep()) != before
+
+
+def test_fingerprint_sees_all_of_the_preparation(cohort):
+    "Rate, every entry of `to_dict()`, and the type: Keep, Negate and Resample describe themselves alike."
+    several = [Keep(), Keep(250), Negate(), Resample(500), Watched('a'), Watched('b'), Preparation(), Preparation(highpass=None),
+               Preparation(limit=None), Preparation(fs=500)]
+    assert len({_fingerprint(cohort.table, prepare) for prepare in several}) == len(several)
+    assert _fingerprint(cohort.table, Preparation()) == _fingerprint(cohort.table, Preparation(**Preparation().to_dict()))
+    assert _fingerprint(cohort.table, Keep(np.int64(500))) == _fingerprint(cohort.table, Keep())  # numpy's numbers are numbers
 
 
 def test_a_store_travels_to_a_worker_by_its_path(shared_store):
@@ -239,7 +311,8 @@ def test_progress_bar_and_no_heavy_imports(cohort, tmp_path):
     code = f'''
 import sys, pandas as pd
 from ecg_nbdev.store import build_store
-build_store(pd.read_csv({str(tmp_path/'saved'/'cohort.csv')!r}, keep_default_na=False), {str(tmp_path/'store')!r})
+from ecg_nbdev.signal import Preparation
+build_store(pd.read_csv({str(tmp_path/'saved'/'cohort.csv')!r}, keep_default_na=False), {str(tmp_path/'store')!r}, Preparation())
 print("loaded", [m for m in ("torch", "fastai", "sklearn", "matplotlib") if m in sys.modules])'''
     out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout
     assert '[12/12' in out and out.rstrip().splitlines()[-1] == 'loaded []'
@@ -251,7 +324,9 @@ def test_gather_is_fast(shared_store):
     shared_store.gather(rows, starts, 5000)
     times = []
     for _ in range(15):
-        begin = time.perf_counter(); shared_store.gather(rows, starts, 5000); times.append(time.perf_counter()-begin)
+        begin = time.perf_counter()
+        shared_store.gather(rows, starts, 5000)
+        times.append(time.perf_counter()-begin)
     assert min(times) < 0.05
 
 

@@ -1,5 +1,5 @@
 'use strict'
-// The numbers of the page, from the probabilities it carries. The rules of decoding are those of ecg_nbdev.thresholds.Thresholds.
+// The numbers of the page, from the probabilities it holds. The rules of decoding are those of ecg_nbdev.thresholds.Thresholds.
 const D = JSON.parse(document.getElementById('data').textContent), K = D.classes.length, N = D.ids.length
 const bytes = text => Uint8Array.from(atob(text), c => c.charCodeAt(0))
 const bits = text => { const b = bytes(text); return Uint8Array.from({length: N*K}, (_, i) => b[i >> 3] >> (7-(i & 7)) & 1) }
@@ -97,9 +97,9 @@ function draw(k, box) {
   const roc = `<path class="axis" d="M0 ${H}L${W} 0" stroke-dasharray="3 3"/><path class="sens" d="${line([[0, 0], ...c.cuts.map(q => [1-q.spec, q.sens])], W, H)}"/><circle class="dot" r="5"/>`
   const pr = `<path class="axis" d="M0 ${(1-c.P/N)*H}H${W}" stroke-dasharray="3 3"/><path class="ppv" d="${line(c.cuts.map(q => [q.sens, q.ppv]), W, H)}"/><circle class="dot" r="5"/>`
   const half = c.P > 0 && c.P < N
-  $('.roc', box).innerHTML += half ? frame(W, H, roc, unit, '1 − specificity', 'sensitivity') : none('No ROC curve: '+(c.P ? 'every' : 'no')+' recording carries it.')
-  $('.pr', box).innerHTML += c.P ? frame(W, H, pr, unit, 'sensitivity', 'PPV') : none('No curve: no recording carries it.')
-  $('.reliability', box).innerHTML += frame(W, H, reliability(k, W, H), unit, 'probability given', 'share that carries it')
+  $('.roc', box).innerHTML += half ? frame(W, H, roc, unit, '1 − specificity', 'sensitivity') : none('No ROC curve: '+(c.P ? 'every' : 'no')+' recording is labelled with it.')
+  $('.pr', box).innerHTML += c.P ? frame(W, H, pr, unit, 'sensitivity', 'PPV') : none('No curve: no recording is labelled with it.')
+  $('.reliability', box).innerHTML += frame(W, H, reliability(k, W, H), unit, 'probability given', 'share labelled with it')
   const [V, U] = WIDE, ticks = marks.reduce((kept, p) => { const x = at(logit(p)); return x < .02 || x > .98 || kept.some(([other]) => Math.abs(x-other) < .13) ? kept : [...kept, [x, p]] }, [])
   const all = c.cuts[c.cuts.length-1], nobody = {v: c.cuts[0].v, sens: c.P ? 0 : NaN, spec: c.P < N ? 1 : NaN, ppv: NaN, f1: c.P ? 0 : NaN} // to both edges: everyone answered, nobody answered
   const whole = [{...nobody, v: c.high}, nobody, ...c.cuts, {...all, v: c.low}]
@@ -110,7 +110,7 @@ function draw(k, box) {
 function reliability(k, W, H) {
   const n = new Float64Array(10), p = new Float64Array(10), t = new Float64Array(10)
   for (let i = 0; i < N; i++) { const b = Math.min(prob[i*K+k]*10 | 0, 9); n[b]++; p[b] += prob[i*K+k]; t[b] += truth[i*K+k] }
-  const dots = each(10, b => n[b] ? `<circle cx="${(p[b]/n[b]*W).toFixed(1)}" cy="${((1-t[b]/n[b])*H).toFixed(1)}" r="${(2+5*Math.sqrt(n[b]/N)).toFixed(1)}" fill="var(--spec)" fill-opacity=".75"><title>${n[b]} recordings: given ${show(p[b]/n[b])}, carry it ${show(t[b]/n[b])}</title></circle>` : '').join('')
+  const dots = each(10, b => n[b] ? `<circle cx="${(p[b]/n[b]*W).toFixed(1)}" cy="${((1-t[b]/n[b])*H).toFixed(1)}" r="${(2+5*Math.sqrt(n[b]/N)).toFixed(1)}" fill="var(--spec)" fill-opacity=".75"><title>${n[b]} recordings: given ${show(p[b]/n[b])}, labelled with it ${show(t[b]/n[b])}</title></circle>` : '').join('')
   return `<path class="axis" d="M0 ${H}L${W} 0" stroke-dasharray="3 3"/><path class="spec" stroke-opacity=".5" d="${line(each(10, b => b).filter(b => n[b]).map(b => [p[b]/n[b], t[b]/n[b]]), W, H)}"/>${dots}`
 }
 function heat(table, values, top) {

@@ -1,0 +1,52 @@
+"""The labelled real recordings that the measurements share: six data sets under `ECG_DATA`, as one store in memory."""
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from ecg_nbdev.cohort import scan
+from ecg_nbdev.records import read_record
+from ecg_nbdev.signal import Preparation
+from ecg_nbdev.store import MemoryStore
+
+# Folders of `ECG_DATA` with recordings that are labelled with some of the nine classes.
+SOURCES = ('cpsc2018', 'georgia', 'chapman-ningbo', 'ptbxl', 'cpsc-extra', 'ptb')
+
+
+def data_folder(given=None):
+    "The folder of real recordings: the one given, or the one that `ECG_DATA` names."
+    folder = given or os.environ.get('ECG_DATA')
+    if folder and Path(folder).is_dir(): return Path(folder)
+    raise SystemExit(f'{folder or "ECG_DATA"}: no such folder of real recordings: name it with ECG_DATA=FOLDER')
+
+
+def labelled(root, name):
+    "The labelled recordings of one data set, those left out that another data set has too."
+    cohort = scan(Path(root)/name)
+    twins = cohort.duplicates[cohort.duplicates.case == 'twin'].id
+    table = cohort.table[(cohort.table.labels != '') & ~cohort.table.id.isin(twins)]
+    return table.assign(source=name)
+
+
+def real_store(
+    root, # folder that holds the data sets
+    sources=SOURCES, # folders in it
+    prepare=Preparation(), # filter and sampling rate
+)->MemoryStore: # `index` with the column `source`
+    "All labelled recordings of some data sets."
+    table = pd.concat([labelled(root, name) for name in sources], ignore_index=True)
+    records = (replace(read_record(row.path), labels=tuple(row.labels.split(';')), patient=row.patient)
+               for row in table.itertuples())
+    store = MemoryStore(records, prepare.fs, prepare)
+    store.index['source'] = table.source.to_numpy()
+    return store
+
+
+def whole_names(index):
+    "Ids with their data set's name before them, (n,): two data sets may use the same id."
+    return (index.source+'/'+index['id']).to_numpy()
+
+def by_patient(index):
+    "The table with patients told apart across data sets, as `make_folds` needs it."
+    return index.assign(patient=index.source+'/'+index.patient)

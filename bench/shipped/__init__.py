@@ -1,0 +1,1 @@
+"""The parts of `bench/pretrained.py`: networks, scores, reduced recordings, the model folder and its card."""
