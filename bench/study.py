@@ -21,8 +21,9 @@ import argparse, sys
 from functools import partial
 
 from family.fits import Stages, Trainer, fit
-from family.plan import BUDGET, MEMBERS, PEERS, RUNS, STAGES
+from family.plan import BUDGET, MEMBERS, RUNS, STAGES
 from family.tables import write_tables
+from train import PEERS
 
 
 def options():

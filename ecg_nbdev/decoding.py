@@ -10,35 +10,46 @@ __all__ = ['UTILITIES', 'SetDecoder', 'fit_decoder']
 # %% ../nbs/60b_decoding.ipynb #03f08650
 from dataclasses import dataclass, field
 import numpy as np
+from fastcore.basics import patch
 from .core import CLASSES, ECGError
 from .labels import LabelSets
 from .predictions import Predictions
-from .thresholds import log_odds
+from .thresholds import Thresholds, log_odds
 
 # %% ../nbs/60b_decoding.ipynb #6971625b
-UTILITIES = { # name → (sets, sets) what answering the column pays when the row is true
-    'exact': lambda S: np.eye(len(S)),
-    'f1': lambda S: 2*(S@S.T)/np.maximum(S.sum(1)[:, None]+S.sum(1)[None], 1)}
+def _exact_utility(S):
+    "One for the true set, nothing for any other, (n_sets, n_sets)."
+    return np.eye(len(S))
 
+def _f1_utility(S):
+    "F1 between each two of the sets `S` (n_sets, K), (n_sets, n_sets)."
+    return 2*(S@S.T)/np.maximum(S.sum(1)[:, None]+S.sum(1)[None], 1)
+
+UTILITIES = { # name → sets (n_sets, K) → (n_sets, n_sets) worth of answering column where row is true
+    'exact': _exact_utility, 'f1': _f1_utility}
+
+# %% ../nbs/60b_decoding.ipynb #041f7db3
 @dataclass(frozen=True, eq=False)
 class SetDecoder:
-    "Decodes all classes at once over known label sets."
+    "An operating point that decodes all classes at once over known label sets; raises ECGError for an unknown utility."
     sets:np.ndarray # (n_sets, K) bool
     frequency:np.ndarray # (n_sets,) of each set, summing to one
     prevalence:np.ndarray # (K,) of each class where the probabilities were calibrated
     classes:tuple=CLASSES # the K classes
     trust:float=1. # power of the evidence
-    pays:str='f1' # what an answer is paid for: a name of `UTILITIES`
+    utility:str='f1' # what an answer is worth: a name of `UTILITIES`
     about:dict=field(default_factory=dict) # how it was chosen
-    chosen_on:tuple=() # marks of the recordings that chose it
+    chosen_on:tuple=() # marks (`Predictions.marks`) of the recordings that chose it
 
     def __post_init__(self):
-        for name in ('sets', 'frequency', 'prevalence'): object.__setattr__(self, name, np.asarray(getattr(self, name), bool if name == 'sets' else float))
+        types = {'sets': bool, 'frequency': float, 'prevalence': float}
+        for name, dtype in types.items(): object.__setattr__(self, name, np.asarray(getattr(self, name), dtype))
         for name in ('classes', 'chosen_on'): object.__setattr__(self, name, tuple(getattr(self, name)))
-        if self.pays not in UTILITIES: raise ECGError(f"no payment '{self.pays}': write one of {', '.join(UTILITIES)}")
+        if self.utility in UTILITIES: return
+        raise ECGError(f"no utility '{self.utility}': write one of {', '.join(UTILITIES)}")
 
     def posterior(self, prob:np.ndarray)->np.ndarray:
-        "Probability of every set, (n, n_sets), from calibrated probabilities (n, K)."
+        "Probability of every set, (n, n_sets), from calibrated probabilities `prob` (n, K), by Bayes' rule."
         p, q = np.clip(np.asarray(prob, float), 1e-6, 1-1e-6), np.clip(self.prevalence, 1e-6, 1-1e-6)
         S = self.sets.astype(float)
         z = np.log(self.frequency)+self.trust*(np.log(p/q)@S.T+np.log((1-p)/(1-q))@(1-S).T)
@@ -46,30 +57,65 @@ class SetDecoder:
         return odds/odds.sum(1, keepdims=True)
 
     def decode(self, prob:np.ndarray)->np.ndarray:
-        "The labels of each recording, (n, K) bool: the set of the largest expected payment."
-        return self.sets[(self.posterior(prob)@UTILITIES[self.pays](self.sets.astype(float))).argmax(1)]
+        "The labels of each recording, (n, K) bool, from `prob` (n, K): the set of the largest expected utility."
+        worth = UTILITIES[self.utility](self.sets.astype(float))
+        return self.sets[(self.posterior(prob)@worth).argmax(1)]
 
     def margin(self, prob:np.ndarray)->np.ndarray:
-        "How sure the sets are of each class, (n, K), logit scale."
+        "How sure the sets are of each class, (n, K), log odds, from `prob` (n, K)."
         return log_odds(self.posterior(prob)@self.sets)
 
     def top(self, prob:np.ndarray)->np.ndarray:
-        "The one class that is answered for each recording, (n,) int: the likeliest to be carried."
+        "The one class that is answered for each recording of `prob` (n, K), (n,) int: the likeliest."
         return self.margin(prob).argmax(1)
 
+# %% ../nbs/60b_decoding.ipynb #fe393a15
+@patch
+def to_dict(self:SetDecoder)->dict:
+    "As JSON can hold it; `kind` says what it is."
+    return {'kind': 'SetDecoder', 'sets': self.sets.astype(int).tolist(), 'frequency': self.frequency.tolist(),
+            'prevalence': self.prevalence.tolist(), 'classes': list(self.classes), 'trust': self.trust,
+            'utility': self.utility, 'about': self.about, 'chosen_on': list(self.chosen_on)}
+
+@patch(cls_method=True)
+def from_dict(cls:SetDecoder, d:dict)->'SetDecoder':
+    "The decoder of a dictionary `d` that `to_dict` made."
+    return cls(**{name: value for name, value in d.items() if name != 'kind'})
+
+# %% ../nbs/60b_decoding.ipynb #99c15c57
+_KINDS = {'Thresholds': Thresholds, 'SetDecoder': SetDecoder}
+
+def operating_point(
+    d:dict, # of `Thresholds.to_dict` or `SetDecoder.to_dict`, for instance from a model's folder
+)->Thresholds|SetDecoder:
+    "The operating point that was saved; raises ECGError for a kind that is not known."
+    kind = d.get('kind', 'Thresholds')
+    if kind not in _KINDS: raise ECGError(f"no operating point of kind '{kind}': {', '.join(_KINDS)} are known")
+    return _KINDS[kind].from_dict(d)
+
 # %% ../nbs/60b_decoding.ipynb #fad23c04
+def _mean_utility(decoder, known_sets, valid):
+    "What the decoder's answers are worth on labelled recordings, per recording."
+    worth = UTILITIES[decoder.utility](decoder.sets.astype(float))
+    true, answered = (known_sets.encode(Y) for Y in (valid.truth, decoder.decode(valid.prob)))
+    return float(worth[true, answered].mean())
+
+# %% ../nbs/60b_decoding.ipynb #155ea30c
 def fit_decoder(
-    preds:Predictions, # calibrated; labels of `train` and `valid` recordings are counted, probabilities of `valid` ones are used
-    pays:str='f1', # a name of `UTILITIES`
+    preds:Predictions, # calibrated; labels of `train` and `valid` recordings are counted, probabilities of `valid` used
+    utility:str='f1', # a name of `UTILITIES`
     trusts=(.25, .35, .5, .7, 1., 1.4), # to choose from
 )->SetDecoder:
     "Choose a set decoder on validation recordings; raises ECGError where there are none."
-    known, valid = preds.take((preds.role != 'test') & preds.truth.any(1)), preds.of('valid')
-    valid = valid.take(valid.truth.any(1))
-    if not len(valid): raise ECGError('these predictions hold no labelled validation recordings: a decoder is chosen on the role "valid" and on nothing else')
-    found = LabelSets(classes=preds.classes).fit(known.truth)
-    n = np.bincount(found.encode(known.truth), minlength=len(found))+.5
-    make = lambda trust, **kw: SetDecoder(found.matrix, n/n.sum(), valid.truth.mean(0), preds.classes, trust, pays, **kw)
-    value = lambda a: (a == valid.truth).all(1).mean() if pays == 'exact' else (2*(a & valid.truth).sum(1)/(a.sum(1)+valid.truth.sum(1))).mean()
-    scores = {t: float(value(make(t).decode(valid.prob))) for t in trusts}
-    return make(max(scores, key=scores.get), about={'n_records': len(valid), 'n_sets': len(found), 'scores': {str(t): s for t, s in scores.items()}}, chosen_on=tuple(sorted(known.marks)))
+    labelled = preds.take(preds.truth.any(1))
+    known, valid = labelled.take(labelled.role != 'test'), labelled.of('valid')
+    if not len(valid):
+        raise ECGError('these predictions hold no labelled validation recordings: '
+                       'a decoder is chosen on the role "valid" and on nothing else')
+    sets = LabelSets(classes=preds.classes).fit(known.truth)
+    n = np.bincount(sets.encode(known.truth), minlength=len(sets))+.5
+    prevalence = valid.truth.mean(0)
+    def make(trust, **kw): return SetDecoder(sets.matrix, n/n.sum(), prevalence, preds.classes, trust, utility, **kw)
+    scores = {t: _mean_utility(make(t), sets, valid) for t in trusts}
+    about = {'n_records': len(valid), 'n_sets': len(sets), 'scores': {str(t): s for t, s in scores.items()}}
+    return make(max(scores, key=scores.get), about=about, chosen_on=tuple(sorted(known.marks)))

@@ -19,6 +19,7 @@ def _n_workers(n):
     "Processes to start: as many as asked for, else two, or one on a single core."
     return min(2, os.cpu_count() or 1) if n is None else n
 
+# %% ../nbs/03_parallel.ipynb #19d229a3
 def in_order(
     function, # takes one item; has to be importable where several processes run
     items, # any iterable

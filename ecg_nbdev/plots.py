@@ -24,10 +24,11 @@ def _side_by_side(n):
     return tuple(LEADS[i::n] for i in range(n))
 
 LAYOUTS = {
-    '3x4': (_side_by_side(3), ()), '3x4+1': (_side_by_side(3), ('II',)), '3x4+3': (_side_by_side(3), ('II', 'V1', 'V5')),
-    '6x2': (_side_by_side(6), ()), '6x2+1': (_side_by_side(6), ('II',)), '12x1': (_side_by_side(12), ())}
+    '3x4+1': (_side_by_side(3), ('II',)), '3x4+3': (_side_by_side(3), ('II', 'V1', 'V5')),
+    '3x4': (_side_by_side(3), ()), '6x2+1': (_side_by_side(6), ('II',)), '6x2': (_side_by_side(6), ()),
+    '12x1': (_side_by_side(12), ())}
 
-# %% ../nbs/02_plots.ipynb #d66ec3e8
+# %% ../nbs/02_plots.ipynb #05a980fc
 def _cut_row(leads, t, row_seconds, simultaneous):
     "One row from second `t` on: its leads share the time, or each shows all leads' part of it."
     width = row_seconds/len(leads)
@@ -85,11 +86,12 @@ class _Piece:
         if np.isfinite(self.y).any():
             self.low, self.high = (float(np.clip(e, 4, 30)) for e in (-np.nanmin(self.y), np.nanmax(self.y)))
 
-# %% ../nbs/02_plots.ipynb #176ef8c3
+# %% ../nbs/02_plots.ipynb #4d586fbd
 def _medians(signal, n):
     "Lead name -> median of its first `n` samples, mV; 0 where there is none."
     return {lead: np.nanmedian(x[:n]) if np.isfinite(x[:n]).any() else 0. for lead, x in zip(LEADS, signal)}
 
+# %% ../nbs/02_plots.ipynb #9caa8aa8
 def _cut_pieces(signal, fs, rows, stop, mm_s, mm_mV):
     "The rows' pieces, not yet stacked on the sheet."
     n = min(signal.shape[1], round(stop*fs))
@@ -100,7 +102,7 @@ def _cut_pieces(signal, fs, rows, stop, mm_s, mm_mV):
         return _Piece(lead, start, _LEFT+left*mm_s, seconds*mm_s, at, y, mm_s/fs)
     return [[piece(*stretch) for stretch in row] for row in rows]
 
-# %% ../nbs/02_plots.ipynb #70f2f14e
+# %% ../nbs/02_plots.ipynb #295a2d3c
 def _up_to_line(mm):
     "The next 5 mm line."
     return 5*math.ceil(mm/5)
@@ -131,7 +133,7 @@ def lay_out(
     seconds = max(left+width for row in rows for _, _, left, width in row)
     return sum(placed, []), _LEFT+_RIGHT+_up_to_line(mm_s*seconds), height
 
-# %% ../nbs/02_plots.ipynb #3434f868
+# %% ../nbs/02_plots.ipynb #d5604bc1
 PAPERS = { # page, thin lines, strong lines, trace, text
     'pink': ('#fffafa', '#fbdcda', '#f0aaa5', '#16161d', '#222222'),
     'grey': ('#ffffff', '#ebebeb', '#c4c4c4', '#000000', '#222222'),
@@ -144,7 +146,7 @@ def _draw_line(ax, x, y, **style):
     from matplotlib.lines import Line2D
     ax.add_artist(Line2D(x, y, **style))
 
-# %% ../nbs/02_plots.ipynb #83cbe968
+# %% ../nbs/02_plots.ipynb #cf6ac39c
 def _draw_grid(ax, width, height, paper, scale, bottom):
     "Millimetre paper, from 0 to `width` and from `bottom` to `height`."
     _, thin, strong, *_ = PAPERS[paper]
@@ -154,7 +156,7 @@ def _draw_grid(ax, width, height, paper, scale, bottom):
         across, up = np.tile([0, width, np.nan], len(y)//3), np.tile([bottom, height, np.nan], len(x)//3)
         _draw_line(ax, np.r_[x, across], np.r_[up, y], color=color, lw=points*max(scale, .5), zorder=0, snap=True)
 
-# %% ../nbs/02_plots.ipynb #bec70038
+# %% ../nbs/02_plots.ipynb #8449303d
 def _shade_cells(w, size, top):
     "(1, cells, 4) colours of the weights `w` (k,), in cells of `size` samples; `top` has full colour."
     from matplotlib.colors import to_rgb
@@ -187,12 +189,13 @@ def _draw_spans(ax, pieces, spans, mm_s, size):
             ax.add_patch(Rectangle(corner, right-left, p.low+p.high, **band))
             if text: ax.text((left+right)/2, p.base+p.high, text.pop(), ha='center', va='bottom', size=size, zorder=4)
 
-# %% ../nbs/02_plots.ipynb #3d9cbe55
+# %% ../nbs/02_plots.ipynb #94309c37
 def _piece_name(p, absent):
     "What stands above a piece."
     if p.lead in absent: return f'{p.lead} absent'
     return f'{p.lead}  {p.start:g} s' if p.start and p.x == _LEFT else p.lead
 
+# %% ../nbs/02_plots.ipynb #8dab003c
 def _draw_name(ax, p, name, scale, **style):
     "The name above a piece, higher where a wave would run into it."
     size = max(6, 9*scale)
@@ -206,14 +209,15 @@ def _draw_traces(ax, pieces, absent, paper, scale):
     "Traces, and lead names above them; leads in `absent` hold no sample."
     *_, ink, text = PAPERS[paper]
     points = max(.55, .9*scale)
-    trace, dashes = dict(color=ink, lw=points, solid_joinstyle='round'), dict(color=text, lw=points, ls=(0, (4, 4)), alpha=.5)
+    trace = dict(color=ink, lw=points, solid_joinstyle='round')
+    dashes = dict(color=text, lw=points, ls=(0, (4, 4)), alpha=.5)
     for p in pieces:
         if p.lead in absent: _draw_line(ax, [p.x, p.x+p.width], [p.base]*2, zorder=2, **dashes)
         kept = min_max(p.y, round(p.width*scale*6)) # 6 per millimetre is 150 dpi
         _draw_line(ax, p.x+kept*p.step, p.base+p.y[kept], zorder=3, gid=f'lead-{p.lead}', **trace)
         _draw_name(ax, p, _piece_name(p, absent), scale, color=text)
 
-# %% ../nbs/02_plots.ipynb #fec36140
+# %% ../nbs/02_plots.ipynb #9d494c90
 def _draw_pulses(ax, pieces, mm_s, mm_mV, **line):
     "In front of each row the calibration pulse, 1 mV for 0.2 s; `line` is the style of its line."
     bases = np.array(sorted({p.base for p in pieces}))[:, None]
@@ -222,6 +226,7 @@ def _draw_pulses(ax, pieces, mm_s, mm_mV, **line):
     y = np.array([0, 0, 1, 1, 0, 0, np.nan])*mm_mV
     _draw_line(ax, np.tile(x, len(bases)), (bases+y).ravel(), zorder=3, gid='pulses', **line)
 
+# %% ../nbs/02_plots.ipynb #2f8065eb
 def _draw_ticks(ax, pieces, **line):
     "A tick between leads side by side; `line` is the style of its line."
     corners = np.array([(p.x, p.base) for p in pieces if p.x > _LEFT]).reshape(-1, 2, 1)
@@ -237,7 +242,7 @@ def record_title(
     length = f'{record.seconds:g} s at {record.fs:g} Hz'
     return ' · '.join(filter(None, (record.id, age, record.sex, ', '.join(record.labels), length)))
 
-# %% ../nbs/02_plots.ipynb #8ac82b01
+# %% ../nbs/02_plots.ipynb #9bdadbd0
 def _page_scale(ax, width, height):
     "Mm on the page per mm of ECG paper, of axes that show `width` by `height` mm."
     box = ax.get_window_extent()
@@ -309,7 +314,7 @@ def plot_ecg(
     _draw_sheet(ax, signal, sheet, weight, spans, title or '', mm_s, mm_mV, paper)
     return ax
 
-# %% ../nbs/02_plots.ipynb #b1b77d0b
+# %% ../nbs/02_plots.ipynb #705af574
 @patch
 @delegates(plot_ecg)
 def plot(self:Record,
@@ -318,12 +323,12 @@ def plot(self:Record,
     "Draw the recording on ECG paper, with `plot_ecg`."
     return plot_ecg(self, **kw)
 
-# %% ../nbs/02_plots.ipynb #e9b8fceb
+# %% ../nbs/02_plots.ipynb #3bb8a4f6
 def _thumbnail(record):
     "The first ten seconds of a recording as PNG, a few kB."
     from matplotlib import pyplot as plt
     ax = plot_ecg(record, stop=10, title='', scale=.4)
-    try: return palette_png(ax, dpi=85, colors=8)
+    try: return palette_png(ax, dpi=80, colors=8)
     finally: plt.close(ax.figure) # else the notebook would show it once more
 
 @patch
@@ -334,7 +339,7 @@ def _repr_html_(self:Record):
     png = b64encode(_thumbnail(self)).decode()
     return f'<p>{facts}</p><img alt="ECG of {escape(self.id)}" src="data:image/png;base64,{png}">'
 
-# %% ../nbs/02_plots.ipynb #2efe77d2
+# %% ../nbs/02_plots.ipynb #3e6d97b6
 def _batch_layout(seconds):
     "The layout in which leads of this length, side by side, are about as wide as high."
     if seconds <= 3: return '3x4'

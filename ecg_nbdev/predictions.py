@@ -1,4 +1,4 @@
-"""What a model said of which recording, and in which role that recording was: thresholds, scores and reports are made from nothing else
+"""What a model said of which recording, in which role: thresholds, scores and reports are made from nothing else
 
 Docs: https://ecg-nbdev.github.io/ecg_nbdev/predictions.html.md"""
 
@@ -16,9 +16,10 @@ import numpy as np
 import pandas as pd
 from .core import CLASSES, ECGError, whole_file
 
-# %% ../nbs/49_predictions.ipynb #ce09b9c8
+# %% ../nbs/49_predictions.ipynb #5c32d125
 _ROLES = ('train', 'valid', 'test') # the most used first
 
+# %% ../nbs/49_predictions.ipynb #109e5307
 def _as_arrays(p):
     "The fields of `Predictions` as arrays of their types, with what was not given filled in."
     ids, truth = np.asarray(p.ids).astype(str), np.asarray(p.truth, dtype=bool)
@@ -30,7 +31,7 @@ def _as_arrays(p):
     return dict(ids=ids, prob=np.asarray(p.prob, dtype=np.float64), truth=truth, role=role, classes=tuple(p.classes),
                 first=first, fold=fold, key=np.asarray(key).astype(str))
 
-# %% ../nbs/49_predictions.ipynb #d249052c
+# %% ../nbs/49_predictions.ipynb #3c469bdc
 def _check(p):
     "Raises ECGError for predictions whose parts do not fit together."
     n, shape = len(p.ids), (len(p.ids), len(p.classes))
@@ -38,7 +39,8 @@ def _check(p):
         value = getattr(p, name)
         if value is None or value.shape == shape: continue
         raise ECGError(f'{name} has shape {value.shape}: {n} recordings and {shape[1]} classes need {shape}')
-    if len(set(p.ids)) < n: raise ECGError('a recording stands in the predictions twice: combine its predictions first')
+    if len(set(p.ids)) < n:
+        raise ECGError('a recording stands in the predictions twice: combine its predictions first')
     unknown = set(p.role)-set(_ROLES)
     if unknown: raise ECGError(f'role {sorted(unknown)[0]!r} is not one of {", ".join(_ROLES)}')
 
@@ -82,7 +84,7 @@ class Predictions:
 
 # %% ../nbs/49_predictions.ipynb #2ee98823
 def predictions_table(
-    preds:Predictions,
+    preds:Predictions, # with answers or without
 )->pd.DataFrame: # record, role, fold, a probability per class, truth, labels (where there are answers)
     "Predictions as a table for people: labels joined by `;`."
     def words(Y): return [';'.join(c for c, on in zip(preds.classes, row) if on) for row in Y]
@@ -92,9 +94,9 @@ def predictions_table(
     if preds.answer is not None: table['labels'] = words(preds.answer)
     return table
 
-# %% ../nbs/49_predictions.ipynb #77cb9688
+# %% ../nbs/49_predictions.ipynb #b3685600
 def save_predictions(
-    preds:Predictions,
+    preds:Predictions, # what is saved
     path, # a .parquet file; replaced whole
 )->Path: # the file
     "Write predictions with their roles and provenance."
@@ -107,7 +109,7 @@ def save_predictions(
     with whole_file(path) as f: pq.write_table(pa.table(columns, metadata={'ecg_nbdev': about}), f)
     return Path(path)
 
-# %% ../nbs/49_predictions.ipynb #50b26e9f
+# %% ../nbs/49_predictions.ipynb #1d9c9e3c
 def _read_parquet(path):
     "The table and what its file says about it; raises ECGError for another file."
     import pyarrow as pa, pyarrow.parquet as pq
@@ -118,7 +120,7 @@ def _read_parquet(path):
         raise ECGError(f'{path}: holds no predictions ({type(e).__name__}): '
                        'give a file that save_predictions wrote') from None
 
-# %% ../nbs/49_predictions.ipynb #7f1c4a26
+# %% ../nbs/49_predictions.ipynb #7359c710
 def load_predictions(
     path, # a file of `save_predictions`
 )->Predictions:
@@ -130,7 +132,7 @@ def load_predictions(
     return Predictions(t['id'], block('prob'), block('truth'), t['role'], tuple(classes), t['first'].to_numpy(), answer,
                        t['fold'].to_numpy(), about['provenance'], t.get('key'))
 
-# %% ../nbs/49_predictions.ipynb #cb4791f5
+# %% ../nbs/49_predictions.ipynb #322e56d5
 def join_predictions(
     parts, # `Predictions` of the same classes, all answered or none
     **fields, # `fold`, `provenance` of the whole
@@ -157,7 +159,7 @@ def pool_predictions(
     fold = np.repeat(np.arange(len(parts)), [len(p) for p in parts])
     return join_predictions(parts, fold=fold, provenance={'parts': [p.provenance for p in parts]})
 
-# %% ../nbs/49_predictions.ipynb #b8d2f5fc
+# %% ../nbs/49_predictions.ipynb #ba1e93b9
 def _in_order_of(first, other):
     "`other` with its recordings in the order of `first`; raises ECGError where they or the classes differ."
     order = {name: i for i, name in enumerate(first.ids)}
@@ -166,7 +168,7 @@ def _in_order_of(first, other):
                        'predict all of them with each model')
     return other.take(np.argsort([order[i] for i in other.ids], kind='stable'))
 
-# %% ../nbs/49_predictions.ipynb #f4167ef1
+# %% ../nbs/49_predictions.ipynb #180f82d9
 def average_predictions(
     members, # `Predictions` of the same recordings
 )->Predictions: # without answers: an ensemble has an operating point of its own

@@ -1,11 +1,12 @@
 #!/usr/bin/env python
 """Build `docs/` and `README.md` from the notebooks alone.
 
-    python site/build.py            nbdev's processing of every notebook, then smalldocs, then what makes the site work offline
+    python site/build.py            nbdev's processing of every notebook, smalldocs, what makes the site work offline
     python site/build.py --check    say whether docs/ is what the notebooks give (hashes only: under a second)
 
-Nothing is executed but the `show_doc` calls behind the API pages: figures and tables are the outputs stored in the notebooks.
-The pages, their places in the sidebar and the cards of the front page follow from the notebooks' paths, so a new notebook shows up by itself.
+Nothing is executed but the `show_doc` calls behind the API pages: figures and tables are the outputs stored in the
+notebooks. The pages, their places in the sidebar and the cards of the front page follow from the notebooks' paths, so a
+new notebook shows up by itself.
 """
 import argparse, base64, hashlib, html, importlib, inspect, io, json, os, posixpath, re, shutil, sys, tomllib
 from dataclasses import dataclass
@@ -19,13 +20,16 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 NBS, STAGE, DOCS, VENDOR = ROOT/'nbs', ROOT/'_proc', ROOT/'docs', Path(__file__).resolve().parent/'vendor'
 MANIFEST, FIGURES = DOCS/'manifest.json', STAGE/'figures'
-NBDEV = (toml := tomllib.loads((ROOT/'pyproject.toml').read_text(encoding='utf-8')))['tool']['nbdev'] | {'git_url': toml['project']['urls']['Repository']}
+TOML = tomllib.loads((ROOT/'pyproject.toml').read_text(encoding='utf-8'))
+NBDEV = TOML['tool']['nbdev'] | {'git_url': TOML['project']['urls']['Repository']}
 SUFFIXES = {'.ipynb', '.py', '.yml', '.css', '.js', '.svg', '.woff2', '.txt'}
 TOOLS = ('nbdev', 'fastcore', 'execnb', 'smalldocs', 'nbconvert')
 START = ('index.ipynb', 'tutorials/quickstart.ipynb', 'tutorials/your_own_data.ipynb')
 FOLDERS = {'explore': 'Explore', 'tutorials': 'Tutorials', 'results': 'Results'}
-FLOORS = dict(zip('0123456789', ('Foundations', 'Recordings', 'Windows and signals', 'Loading', 'Models', 'Training and metrics',
-                                 'Decisions and scores', 'Reports', 'Saving and scaling', 'Commands')))
+FLOORS = {  # what a library notebook's number begins with → title; the first one that fits, so the simulator is first
+    '00[a-d]_|01_': 'Simulator', '0': 'Foundations', '1': 'Recordings', '2': 'Windows and signals', '3': 'Loading',
+    '4': 'Models', '5': 'Training and metrics', '6': 'Decisions and scores', '7': 'Reports', '8': 'Saving and scaling',
+    '9': 'Commands'}
 
 
 # ---- which notebooks there are, and where each one stands
@@ -46,62 +50,88 @@ def plain(nb): return str(PurePosixPath(nb).with_name(re.sub(r'^\d+[a-z]?_', '',
 
 def sources(top):
     "The files of a folder that the site is made from: not what a notebook leaves behind when it runs."
-    return [p for p in sorted(top.rglob('*')) if p.suffix in SUFFIXES and not any(part.startswith('.') for part in p.relative_to(top).parts)]
+    files = (p for p in sorted(top.rglob('*')) if p.suffix in SUFFIXES)
+    return [p for p in files if not any(part.startswith('.') for part in p.relative_to(top).parts)]
 
 def pages():
     found = (p.relative_to(NBS) for p in sources(NBS) if p.suffix == '.ipynb')
     return [Page(PurePosixPath(p.as_posix()), PurePosixPath(plain(p.as_posix()))) for p in found]
 
+def floor(nb):
+    "The title of the floor that a library notebook stands on."
+    return next(title for number, title in FLOORS.items() if re.match(number, nb))
+
+def section_contents(name, nbs):
+    "What stands in a section of the sidebar."
+    if name == 'Get started':
+        in_order = sorted(nbs, key=lambda nb: START.index(plain(nb)))
+        return [{'text': 'Overview', 'href': nb} if nb == 'index.ipynb' else nb for nb in in_order]
+    if name != 'Library floors': return nbs
+    titles = dict.fromkeys(floor(nb) for nb in nbs)  # in the order of the first notebook of each
+    return [{'section': title, 'contents': [nb for nb in nbs if floor(nb) == title]} for title in titles]
+
 def sidebar(pages):
     "The sidebar as Quarto reads it: sections in a fixed order, pages by file name within each, library pages by floor."
     order = ('Get started', *FOLDERS.values(), 'Library floors', 'Guide')
-    names = sorted({p.section for p in pages}, key=lambda s: (order.index(s) if s in order else len(order), s))
-    def contents(name):
-        nbs = [str(p.nb) for p in pages if p.section == name]
-        if name == 'Get started': return [{'text': 'Overview', 'href': nb} if nb == 'index.ipynb' else nb for nb in sorted(nbs, key=lambda nb: START.index(plain(nb)))]
-        if name != 'Library floors': return nbs
-        return [{'section': title, 'contents': floor} for digit, title in FLOORS.items() if (floor := [nb for nb in nbs if nb[0] == digit])]
-    return {'website': {'sidebar': {'style': 'floating', 'contents': [{'section': n, 'contents': contents(n)} for n in names]}}}
+    others = sorted({p.section for p in pages}-set(order))
+    nbs = {name: [str(p.nb) for p in pages if p.section == name] for name in (*order, *others)}
+    sections = [{'section': name, 'contents': section_contents(name, found)} for name, found in nbs.items() if found]
+    return {'website': {'sidebar': {'style': 'floating', 'contents': sections}}}
 
 
 # ---- staging: nbdev's processors, links between notebooks, cards
 
-def api_markdown(symbol, name, level):
-    "One entry of an API page: link to the source, heading, signature, docstring, and a table of the parameters' docments."
-    from fastcore.docments import DocmentTbl
-    symbol = inspect.unwrap(getattr(symbol, 'fget', symbol))
+OURS = re.compile(r'\b(?:ecg_nbdev|numpy|pandas|pathlib|torch)\.(?:\w+\.)*(\w+)')  # a type with its module's name
+
+def without_annotations(parameters, left_out=('self',)):
+    "The parameters of a signature without their types."
+    return [p.replace(annotation=p.empty) for p in parameters if p.name not in left_out]
+
+def source_link(symbol):
+    "A link to the lines that define a function or class."
     _, line = inspect.getsourcelines(symbol)
     path = Path(inspect.getsourcefile(symbol)).relative_to(ROOT)
-    parts = [f'[source]({NBDEV["git_url"]}/blob/{NBDEV["branch"]}/{path}#L{line}){{.api-source}}', f'{"#"*level} {name}']
-    try: bare = [p.replace(annotation=p.empty) for p in inspect.signature(symbol).parameters.values() if p.name != 'self']
+    return f'[source]({NBDEV["git_url"]}/blob/{NBDEV["branch"]}/{path}#L{line}){{.api-source}}'
+
+def api_markdown(symbol, name, level):
+    "One entry of an API page: link to the source, heading, signature, docstring, and a table of the parameters."
+    from fastcore.docments import DocmentTbl
+    symbol = inspect.unwrap(getattr(symbol, 'fget', symbol))
+    try: bare = without_annotations(inspect.signature(symbol).parameters.values())
     except ValueError: bare = None
+    parts, table = [source_link(symbol), f'{"#"*level} {name}'], ''
     if bare is not None: parts.append(f'```python\n{name}{call(bare)}\n```')
-    parts.append(words(inspect.getdoc(symbol) or ''))
-    table = words(named(DocmentTbl(symbol)._repr_markdown_())) if bare else ''
-    table = re.sub(r'\b(?:ecg_nbdev|numpy|pandas|pathlib|torch)\.(?:\w+\.)*(\w+)', r'\1', table.replace('| NoneType |', '| |'))
+    if bare: table = OURS.sub(r'\1', words(named(DocmentTbl(symbol)._repr_markdown_())).replace('| NoneType |', '| |'))
     if inspect.isclass(symbol): table += methods(symbol)
-    return '\n\n'.join(['::: {.api}', *parts, table, ':::'])
+    return '\n\n'.join(['::: {.api}', *parts, words(inspect.getdoc(symbol) or ''), table, ':::'])
 
 def named(text):
     "Functions and classes by their names, not by where this process holds them."
-    return re.sub(r"<(?:bound method|built-in function|function|class) '?(?:[\w.]+\.)?(\w+)'?(?: at 0x\w+)?>", r'\1', text)
+    kinds = 'bound method|built-in function|function|class'
+    return re.sub(rf"<(?:{kinds}) '?(?:[\w.]+\.)?(\w+)'?(?: at 0x\w+)?>", r'\1', text)
 
 def call(parameters): return named(str(inspect.Signature(parameters)))
 
 def words(text):
     "Comments such as `runs/<name>` are text, not markup; what stands between backticks is left as it is."
-    return ''.join(part if i % 2 else re.sub(r'<(?=[a-zA-Z/])', '&lt;', part) for i, part in enumerate(re.split(r'(`+[^`]*`+)', text)))
+    parts = re.split(r'(`+[^`]*`+)', text)
+    parts[::2] = [re.sub(r'<(?=[a-zA-Z/])', '&lt;', part) for part in parts[::2]]
+    return ''.join(parts)
+
+def method_row(cls, name, member, fn):
+    "The line of a method or property in the table of its class, with the anchor that links to it use."
+    bare = without_annotations(inspect.signature(fn).parameters.values(), ('self', 'cls'))
+    given = '' if isinstance(member, property) else call(bare)
+    about = words(inspect.getdoc(fn) or '').split('\n\n')[0].replace('\n', ' ')
+    given, about = (text.replace('|', '\\|') for text in (given, about))
+    return f'| <span id="{cls.__name__.lower()}.{name.lower()}"></span>`{name}{given}` | {about} |'
 
 def methods(cls):
-    "The public methods and properties that a class defines, with the anchors that links to them use."
+    "The public methods and properties that a class defines, as a table."
     rows = []
     for name, member in vars(cls).items():
         fn = inspect.unwrap(getattr(member, '__func__', getattr(member, 'fget', member)) or member)
-        if name.startswith('_') or not inspect.isfunction(fn): continue
-        bare = [p.replace(annotation=p.empty) for p in inspect.signature(fn).parameters.values() if p.name not in ('self', 'cls')]
-        given = '' if isinstance(member, property) else call(bare).replace('|', '\\|')
-        about = words(inspect.getdoc(fn) or '').split('\n\n')[0].replace('\n', ' ').replace('|', '\\|')
-        rows.append(f'| <span id="{cls.__name__.lower()}.{name.lower()}"></span>`{name}{given}` | {about} |')
+        if inspect.isfunction(fn) and not name.startswith('_'): rows.append(method_row(cls, name, member, fn))
     return '\n\n' + '\n'.join(['| Methods | |', '| --- | --- |', *rows]) if rows else ''
 
 def processors():
@@ -117,7 +147,8 @@ def processors():
     class ShowDocs(Processor):
         "Run the `show_doc` cells in the namespace of the module that the notebook exports."
         def begin(self):
-            names = [c.directives_['default_exp'] for c in self.nb.cells if c.cell_type == 'code' and 'default_exp' in c.directives_]
+            told = (c.directives_ for c in self.nb.cells if c.cell_type == 'code')
+            names = [directives['default_exp'] for directives in told if 'default_exp' in directives]
             if not names: return
             self.shell = CaptureShell()
             self.shell.user_ns.update(vars(importlib.import_module(f'ecg_nbdev.{names[0]}')))
@@ -151,16 +182,19 @@ def relink(text, page, where):
 def inline_svg(text, page):
     "Drawings stand in the page itself, so that they follow its light and dark colours."
     def one(m):
-        svg = (NBS/page.nb.parent/m[2]).read_text(encoding='utf-8').strip().replace('<svg ', f'<svg aria-label="{html.escape(m[1])}" ', 1)
+        svg = (NBS/page.nb.parent/m[2]).read_text(encoding='utf-8').strip()
+        svg = svg.replace('<svg ', f'<svg aria-label="{html.escape(m[1])}" ', 1)
         return f'```{{=html}}\n<div class="drawing">{svg}</div>\n```'
     return re.sub(r'^!\[([^]]*)\]\(([^)\s:]+\.svg)\)$', one, text, flags=re.M)
+
+def shows_figure(cell): return any(m.startswith('image/') for o in cell.get('outputs', []) for m in o.get('data', {}))
 
 def name_figures(nb):
     "Every figure gets a text for people who can't see it: the cell's own `fig-alt`, or the heading it stands under."
     heading = title_of(nb)[0]
     for cell in nb.cells:
         if cell.cell_type == 'markdown': heading = ([heading]+re.findall(r'^#+ (.+)$', cell.source, re.M))[-1]
-        elif any(m.startswith('image/') for o in cell.get('outputs', []) for m in o.get('data', {})) and 'fig-alt' not in cell.source:
+        elif shows_figure(cell) and 'fig-alt' not in cell.source:
             cell.source = f'#| fig-alt: {json.dumps(f"Figure: {heading}", ensure_ascii=False)}\n{cell.source}'
 
 def title_of(nb):
@@ -180,130 +214,185 @@ def thumbnail(png, width=640):
     from PIL import Image
     picture = Image.open(io.BytesIO(png)).convert('RGBA')
     picture = Image.alpha_composite(Image.new('RGBA', picture.size, 'white'), picture).convert('RGB')
-    if picture.width > width: picture = picture.resize((width, round(picture.height*width/picture.width)), Image.LANCZOS)
+    height = round(picture.height*width/picture.width)
+    if picture.width > width: picture = picture.resize((width, height), Image.LANCZOS)
     picture.save(buffer := io.BytesIO(), 'webp', quality=82, method=6)
     return buffer.getvalue()
 
-def gallery(folder, staged):
-    "Cards for every page of a folder: its first figure, its title and its summary."
-    cards = []
-    for page, nb in staged.items():
-        if len(page.nb.parts) < 2 or page.nb.parts[0] != folder: continue
-        title, text = (html.escape(t) for t in title_of(nb))
-        shown, name = '<span class="card-trace" aria-hidden="true"></span>', str(page.stage.with_suffix('')).replace('/', '-')
-        if picture := first_picture(nb):
-            path = FIGURES/f'{name}{picture[1]}'
-            path.write_bytes(picture[0])
-            shown = f'<img src="figures/{path.name}" alt="" loading="lazy">'
-        cards.append(f'<a class="nb-card" href="{page.stage.with_suffix(".html")}"><span class="nb-card-figure">{shown}</span>'
-                     f'<span class="nb-card-title">{title}</span><span class="nb-card-text">{text}</span></a>')
-    return f'### {FOLDERS[folder]}\n\n```{{=html}}\n<div class="nb-cards">\n{chr(10).join(cards)}\n</div>\n```' if cards else ''
+NO_PICTURE = '<span class="card-trace" aria-hidden="true"></span>'
+CARD = ('<a class="nb-card" href="{href}"><span class="nb-card-figure">{shown}</span>'
+        '<span class="nb-card-title">{title}</span><span class="nb-card-text">{text}</span></a>')
 
-def stage(pages):
-    "Write the processed notebooks and the configuration to _proc/, as smalldocs reads them."
-    from fastcore.nbio import read_nb, write_nb
-    from nbdev.quarto import refresh_quarto_yml
-    refresh_quarto_yml()
-    (NBS/'sidebar.yml').write_text(yaml.safe_dump(sidebar(pages), sort_keys=False, allow_unicode=True), encoding='utf-8')
-    shutil.rmtree(STAGE, ignore_errors=True)
+def card_picture(page, nb):
+    "The first figure of a page, as the card shows it; it is written to the site's figures."
+    picture = first_picture(nb)
+    if not picture: return NO_PICTURE
+    path = FIGURES/f'{str(page.stage.with_suffix("")).replace("/", "-")}{picture[1]}'
+    path.write_bytes(picture[0])
+    return f'<img src="figures/{path.name}" alt="" loading="lazy">'
+
+def card(page, nb):
+    "A link to a page: its first figure, its title and its summary."
+    title, text = (html.escape(t) for t in title_of(nb))
+    return CARD.format(href=page.stage.with_suffix('.html'), shown=card_picture(page, nb), title=title, text=text)
+
+def gallery(folder, staged):
+    "Cards for every page of a folder."
+    here = [(page, nb) for page, nb in staged.items() if len(page.nb.parts) > 1 and page.nb.parts[0] == folder]
+    if not here: return ''
+    cards = '\n'.join(card(page, nb) for page, nb in here)
+    return f'### {FOLDERS[folder]}\n\n```{{=html}}\n<div class="nb-cards">\n{cards}\n</div>\n```'
+
+def stage_other_files():
+    "Copy what is no notebook."
     for path in sources(NBS):
-        if path.suffix != '.ipynb':
-            (STAGE/path.relative_to(NBS)).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(path, STAGE/path.relative_to(NBS))
-    FIGURES.mkdir()
-    where = {str(p.nb): str(p.stage) for p in pages}
+        to = STAGE/path.relative_to(NBS)
+        if path.suffix == '.ipynb': continue
+        to.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, to)
+
+def stage_configuration(where):
+    "The configuration, its links pointing to the staged pages."
     for name in ('_quarto.yml', 'sidebar.yml'):
         text = (STAGE/name).read_text(encoding='utf-8')
         for nb, to in where.items(): text = re.sub(rf'(?<![\w/]){re.escape(nb)}', to, text)
         (STAGE/name).write_text(text, encoding='utf-8')
-    run, staged = processors(), {}
-    for page in pages:
-        nb = read_nb(NBS/page.nb)
-        run(nb)
-        for cell in nb.cells:
-            if cell.cell_type == 'markdown': cell.source = inline_svg(relink(cell.source, page, where), page)
-        name_figures(nb)
-        staged[page] = nb
+
+def processed(page, run, where):
+    "A notebook as nbdev makes it for the site, its links and drawings mended."
+    from fastcore.nbio import read_nb
+    nb = read_nb(NBS/page.nb)
+    run(nb)
+    for cell in nb.cells:
+        if cell.cell_type == 'markdown': cell.source = inline_svg(relink(cell.source, page, where), page)
+    name_figures(nb)
+    return nb
+
+def finish_cell(cell, staged):
+    "Take away what is no part of the format, nbdev's mark and execnb's timing; put in the cards."
+    cell.pop('has_sd', None)
+    cell.get('metadata', {}).pop('execution', None)
+    def cards(m): return gallery(m[1], staged) or m[0]
+    if cell.cell_type == 'markdown': cell.source = re.sub(r'<!-- gallery: (\w+) -->', cards, cell.source)
+
+def stage(pages):
+    "Write the processed notebooks and the configuration to _proc/, as smalldocs reads them."
+    from fastcore.nbio import write_nb
+    from nbdev.quarto import refresh_quarto_yml
+    refresh_quarto_yml()
+    bar = yaml.safe_dump(sidebar(pages), sort_keys=False, allow_unicode=True)
+    (NBS/'sidebar.yml').write_text(bar, encoding='utf-8')
+    shutil.rmtree(STAGE, ignore_errors=True)
+    stage_other_files()
+    FIGURES.mkdir()
+    where, run = {str(p.nb): str(p.stage) for p in pages}, processors()
+    stage_configuration(where)
+    staged = {page: processed(page, run, where) for page in pages}
     for page, nb in staged.items():
-        for cell in nb.cells:
-            cell.pop('has_sd', None) # nbdev's mark and execnb's timing are no part of the format
-            cell.get('metadata', {}).pop('execution', None)
-            if cell.cell_type == 'markdown':
-                cell.source = re.sub(r'<!-- gallery: (\w+) -->', lambda m: gallery(m[1], staged) or m[0], cell.source)
+        for cell in nb.cells: finish_cell(cell, staged)
         (STAGE/page.stage).parent.mkdir(parents=True, exist_ok=True)
         write_nb(nb, STAGE/page.stage)
 
 
 # ---- rendering, and mending what smalldocs leaves to the network
 
+EXPECTED = ('keep-md', 'commonmark', 'format-links', 'output-file')  # settings of Quarto that smalldocs does not know
+
 def render():
+    "The folder of the rendered site, and the warnings that matter."
     from smalldocs.site import build
     site = build(STAGE, quiet=True)
-    return site.out, [w for w in site.warnings if not any(key in w for key in ('keep-md', 'commonmark', 'format-links', 'output-file'))]
+    return site.out, [w for w in site.warnings if not any(setting in w for setting in EXPECTED)]
 
 ACCESS = {  # what smalldocs writes, and what keyboards and screen readers need
     '<nav class="navbar ': '<nav aria-label="Site" class="navbar ',
     '<nav class="quarto-secondary-nav"': '<nav aria-label="Place" class="quarto-secondary-nav"',
     '<nav id="quarto-sidebar"': '<nav aria-label="Pages" id="quarto-sidebar"',
-    '<div id="quarto-margin-sidebar"': '<div role="complementary" aria-label="Beside the text" id="quarto-margin-sidebar"',
+    '<div id="quarto-margin-sidebar"':
+        '<div role="complementary" aria-label="Beside the text" id="quarto-margin-sidebar"',
     ' role="navigation" aria-expanded': ' role="button" tabindex="0" aria-expanded',
     'role="img"></i>': 'aria-hidden="true"></i>',
     '<th></th>': '<td></td>',
 }
 
-HEADER = re.compile(r'<tr[^>]*>((?:\s*<th></th>)+)((?:\s*<th>[^<]+</th>)+)\s*</tr>\s*<tr>((?:\s*<th>[^<]*</th>)+?)((?:\s*<th></th>)+)\s*</tr>')
+EMPTY, HEAD, TITLE = r'(?:\s*<th></th>)+', r'(?:\s*<th>[^<]+</th>)+', r'(?:\s*<th>[^<]*</th>)+?'
+HEADER = re.compile(rf'<tr[^>]*>({EMPTY})({HEAD})\s*</tr>\s*<tr>({TITLE})({EMPTY})\s*</tr>')
+
+def joined_header(match):
+    "Two rows of a header as one, where the names of the second fit into the empty cells of the first."
+    first, second = ([match[i].count('<th>') for i in pair] for pair in ((1, 2), (3, 4)))
+    return f'<tr>{match[3]}{match[2]}</tr>' if first == second else match[0]
 
 def one_header(text):
     "pandas writes the name of an index in a second row of its own; it fits into the empty corner of the first."
-    n = lambda cells: cells.count('<th>')
-    return HEADER.sub(lambda m: f'<tr>{m[3]}{m[2]}</tr>' if (n(m[1]), n(m[2])) == (n(m[3]), n(m[4])) else m[0], text)
+    return HEADER.sub(joined_header, text)
 
 def mend_page(text, offset, host):
     "Maths from the site itself, links to the published site made relative, and names for what has none."
     text = re.sub(r'https://cdn\.jsdelivr\.net/npm/katex@[\d.]+/dist(?:/contrib)?/', f'{offset}site_libs/katex/', text)
     text = re.sub(rf'(href=")({re.escape(host)}/?)', lambda m: m[1]+(offset or './'), text)
-    text = re.sub(r'(<section id="([^"]+)"[^>]*>\s*<h\d) id="\2"', r'\1', text)  # smalldocs gives section and heading the same id
+    # smalldocs gives section and heading the same id
+    text = re.sub(r'(<section id="([^"]+)"[^>]*>\s*<h\d) id="\2"', r'\1', text)
     text = one_header(text)
     for old, new in ACCESS.items(): text = text.replace(old, new)
     return text
 
 FETCH = 'const r = await fetch(offset + "search.json");\n      index = await r.json();'
+# `fetch` is refused where the site is opened from file://
 LOAD = ('await new Promise((ok, no) => { const s = document.createElement("script"); s.src = offset + "search.js"; '
         's.onload = ok; s.onerror = no; document.head.append(s); });\n      index = window.searchIndex;')
 
 KEYS = """
-document.querySelectorAll("pre, .sd-table, .cell-output-display, .drawing").forEach((e) => { if (e.scrollWidth > e.clientWidth) e.tabIndex = 0; });
+document.querySelectorAll("pre, .sd-table, .cell-output-display, .drawing").forEach((e) => {
+  if (e.scrollWidth > e.clientWidth) e.tabIndex = 0;
+});
 document.querySelectorAll('.sidebar-navigation [role="button"]').forEach((e) => e.addEventListener("keydown", (ev) => {
   if (ev.key === "Enter" || ev.key === " ") { ev.preventDefault(); e.click(); }
 }));
 """
 
+def rewrite(path, change):
+    "Replace a file by what a function makes of its text."
+    path.write_text(change(path.read_text(encoding='utf-8')), encoding='utf-8')
+
+def local_fonts(css):
+    "A style sheet that asks no other site for fonts, and names none that are not here."
+    css = re.sub(r'@import url\(https:[^)]*\);?', '', css)
+    return re.sub(r',url\(fonts/[^)]*\.(?:woff|ttf)\) format\("\w+"\)', '', css)
+
+def local_search(script):
+    "smalldocs' script with a search index that a page loads as a script, and keys for what scrolls."
+    if FETCH in script: return script.replace(FETCH, LOAD)+KEYS
+    raise SystemExit('site/build.py: smalldocs.js reads its search index in another way than version 0.5.4 does: '
+                     'change FETCH')
+
+def undated(sitemap): return re.sub(r'\s*<lastmod>.*?</lastmod>', '', sitemap)
+
 def mend(out):
-    "Everything a page needs comes from the site: maths, fonts, and a search that also works from file://, where `fetch` is refused."
+    "Everything a page needs comes from the site: maths, fonts, and a search that also works from file://."
     host = NBDEV['doc_host']+NBDEV['doc_baseurl']
     for page in out.rglob('*.html'):
         offset = '../'*len(page.relative_to(out).parent.parts)
-        page.write_text(mend_page(page.read_text(encoding='utf-8'), offset, host), encoding='utf-8')
+        rewrite(page, partial(mend_page, offset=offset, host=host))
     shutil.copytree(VENDOR/'katex', out/'site_libs/katex', dirs_exist_ok=True)
     shutil.copytree(FIGURES, out/'figures', dirs_exist_ok=True)
-    for css in (*out.glob('site_libs/themes/*.css'), out/'site_libs/katex/katex.min.css'):
-        text = re.sub(r'@import url\(https:[^)]*\);?', '', css.read_text(encoding='utf-8'))
-        css.write_text(re.sub(r',url\(fonts/[^)]*\.(?:woff|ttf)\) format\("\w+"\)', '', text), encoding='utf-8')
-    script = out/'site_libs/smalldocs.js'
-    text = script.read_text(encoding='utf-8')
-    if FETCH not in text: raise SystemExit('site/build.py: smalldocs.js reads its search index in another way than version 0.5.4 does: change FETCH')
-    script.write_text(text.replace(FETCH, LOAD)+KEYS, encoding='utf-8')
-    (out/'search.js').write_text(f"window.searchIndex = {(out/'search.json').read_text(encoding='utf-8')};\n", encoding='utf-8')
+    for css in (*out.glob('site_libs/themes/*.css'), out/'site_libs/katex/katex.min.css'): rewrite(css, local_fonts)
+    rewrite(out/'site_libs/smalldocs.js', local_search)
+    index = (out/'search.json').read_text(encoding='utf-8')
+    (out/'search.js').write_text(f'window.searchIndex = {index};\n', encoding='utf-8')
     (out/'search.json').unlink()
-    sitemap = out/'sitemap.xml'
-    sitemap.write_text(re.sub(r'\s*<lastmod>.*?</lastmod>', '', sitemap.read_text(encoding='utf-8')), encoding='utf-8')
+    rewrite(out/'sitemap.xml', undated)
     (out/'.nojekyll').touch()
 
 
 # ---- Markdown: README.md for the code host, and a copy of every page for readers without a browser
 
-def markdown(path, figures=None):
-    "A staged notebook as Markdown: its title and summary, its body, and its figures as files (none where `figures` names no folder)."
+ECHO_FALSE = re.compile(r'^#\|\s*echo:\s*false', re.M)
+TABLE = re.compile(r'<div>\s*<style scoped>.*?</style>\s*(<table.*?</table>)(?:\s*<p>[^<]*</p>)?\s*</div>', re.S)
+MARKUP = re.compile(r'<!--.*?-->|^:{3,}[^\n]*$|\{\.api-source\}|^[ ]+$', re.S | re.M)
+
+def exported(path, figures):
+    "A staged notebook as nbconvert writes it, and its figures: title, summary, text, name → bytes."
     import nbformat
     from nbconvert import MarkdownExporter
     nb = nbformat.read(path, as_version=4)
@@ -311,28 +400,43 @@ def markdown(path, figures=None):
     title, about = title_of(nb)
     nb.cells = [c for c in nb.cells if c.cell_type != 'raw']
     for cell in nb.cells:
-        if re.search(r'^#\|\s*echo:\s*false', cell.source, re.M): cell.metadata['tags'] = ['no-input']
+        if ECHO_FALSE.search(cell.source): cell.metadata['tags'] = ['no-input']
         cell.source = '\n'.join(line for line in cell.source.splitlines() if not line.startswith('#|'))
-    exporter = MarkdownExporter(config={'TagRemovePreprocessor': {'enabled': True, 'remove_input_tags': ['no-input']}})
-    body, resources = exporter.from_notebook_node(nb, {'output_files_dir': figures or 'none', 'unique_key': 'readme'})
+    no_input = {'TagRemovePreprocessor': {'enabled': True, 'remove_input_tags': ['no-input']}}
+    resources = {'output_files_dir': figures or 'none', 'unique_key': 'readme'}
+    body, resources = MarkdownExporter(config=no_input).from_notebook_node(nb, resources)
+    return title, about, body, resources['outputs']
+
+def markdown(path, figures=None):
+    "A staged notebook as Markdown, and its figures as files; without them where `figures` names no folder."
+    title, about, body, pictures = exported(path, figures)
     body = re.sub(r'```\{=html\}(.*?)```', cards_as_list, body, flags=re.S)
-    body = re.sub(r'<div>\s*<style scoped>.*?</style>\s*(<table.*?</table>)(?:\s*<p>[^<]*</p>)?\s*</div>', pipe_table, body, flags=re.S)
+    body = TABLE.sub(pipe_table, body)
     body = re.sub(r'^!\[(?:png|svg)\]', f'![{title}]' if figures else '![figure]', body, flags=re.M)
-    body = re.sub(r'<!--.*?-->|^:{3,}[^\n]*$|\{\.api-source\}|^[ ]+$', '', body, flags=re.S | re.M)
+    body = MARKUP.sub('', body)
     if not figures: body = re.sub(r'!\[figure\]\([^)]*\)', '(figure)', body)
-    return f'# {title}\n\n{about}\n\n' + re.sub(r'\n{3,}', '\n\n', body).strip() + '\n', resources['outputs'] if figures else {}
+    body = re.sub(r'\n{3,}', '\n\n', body).strip()
+    return f'# {title}\n\n{about}\n\n{body}\n', pictures if figures else {}
+
+def table_cells(table):
+    "The cells of a table as lines of text, row by row; the numbers of rows, which say nothing, are left out."
+    rows = re.findall(r'<tr[^>]*>(.*?)</tr>', one_header(table), re.S)
+    cells = [re.findall(r'<t[hd][^>]*>(.*?)</t[hd]>', row, re.S) for row in rows]
+    if [row[0] for row in cells] == ['', *map(str, range(len(cells)-1))]: cells = [row[1:] for row in cells]
+    return [[' '.join(html.unescape(cell).split()).replace('|', '\\|') for cell in row] for row in cells]
 
 def pipe_table(block):
-    "A pandas table as Markdown: lines of text a person can read; what has cells over several columns or rows stays as it is."
+    "A pandas table as Markdown; one that has cells over several columns or rows stays as it is."
     if re.search(r'(?:col|row)span=', block[1]): return block[1]
-    rows = [re.findall(r'<t[hd][^>]*>(.*?)</t[hd]>', row, re.S) for row in re.findall(r'<tr[^>]*>(.*?)</tr>', one_header(block[1]), re.S)]
-    if [r[0] for r in rows] == ['', *map(str, range(len(rows)-1))]: rows = [r[1:] for r in rows] # numbers of rows say nothing
-    lines = [f'| {" | ".join(" ".join(html.unescape(c).split()).replace("|", chr(92)+"|") for c in row)} |' for row in rows]
-    return '\n'.join([lines[0], '|'+' --- |'*len(rows[0]), *lines[1:]])
+    cells = table_cells(block[1])
+    head, *body = [f'| {" | ".join(row)} |' for row in cells]
+    return '\n'.join([head, '|'+' --- |'*len(cells[0]), *body])
 
 def cards_as_list(block):
+    "The cards of a gallery as a list of links."
     card = r'<a class="nb-card" href="(.*?)\.html">.*?-title">(.*?)</span><span class="nb-card-text">(.*?)</span></a>'
-    return '\n'.join(f'- [{html.unescape(title)}]({nb}.ipynb): {html.unescape(about)}' for nb, title, about in re.findall(card, block[1], re.S))
+    found = re.findall(card, block[1], re.S)
+    return '\n'.join(f'- [{html.unescape(title)}]({nb}.ipynb): {html.unescape(about)}' for nb, title, about in found)
 
 def readme(pages):
     "README.md from the front page: its figures in docs/figures, its links to the notebooks."
@@ -365,6 +469,11 @@ def outputs():
     files = [p for p in sorted(DOCS.rglob('*')) if p.is_file() and p != MANIFEST]
     return {str(p.relative_to(ROOT)): digest(p) for p in [*files, ROOT/'README.md'] if p.exists()}
 
+def what_happened(name, before, now):
+    "A difference between two lists of files, in words."
+    if name not in before: return 'is new'
+    return 'changed' if name in now else 'is gone'
+
 def check():
     "What differs between docs/ and what it was built from, one line each."
     if not MANIFEST.exists(): return ['docs/manifest.json is missing']
@@ -373,21 +482,13 @@ def check():
     for kind, now in (('inputs', inputs()), ('outputs', outputs())):
         for name in sorted(built[kind].keys() | now.keys()):
             if built[kind].get(name) != now.get(name):
-                what = 'changed' if name in built[kind] and name in now else 'is new' if name in now else 'is gone'
-                lines.append(f'{name} {what} since docs/ was built')
+                lines.append(f'{name} {what_happened(name, built[kind], now)} since docs/ was built')
     return lines
 
 
-def main():
-    parser = argparse.ArgumentParser(description='Build docs/ and README.md from the notebooks.')
-    parser.add_argument('--check', action='store_true', help='only say whether docs/ is current; exit status 1 if not')
-    if parser.parse_args().check:
-        stale = check()
-        if stale: sys.exit('\n'.join([*stale, 'run `make docs`']))
-        return print('docs/ is current')
-    os.chdir(ROOT)
-    found = pages()
-    before = inputs()
+def build():
+    "Build docs/ and README.md."
+    found, before = pages(), inputs()
     stage(found)
     out, warnings = render()
     mend(out)
@@ -395,10 +496,20 @@ def main():
     shutil.rmtree(DOCS, ignore_errors=True)
     shutil.move(out, DOCS)
     readme(found)
-    sources = {**before, **{f'nbs/{n}': digest(NBS/n) for n in ('sidebar.yml', 'nbdev.yml')}}
-    MANIFEST.write_text(json.dumps({'inputs': sources, 'outputs': outputs()}, indent=1)+'\n', encoding='utf-8')
+    written = {f'nbs/{name}': digest(NBS/name) for name in ('sidebar.yml', 'nbdev.yml')}
+    manifest = {'inputs': {**before, **written}, 'outputs': outputs()}
+    MANIFEST.write_text(json.dumps(manifest, indent=1)+'\n', encoding='utf-8')
     for line in warnings: print(f'warning: {line}', file=sys.stderr)
     size = sum(p.stat().st_size for p in DOCS.rglob('*') if p.is_file())
     print(f'{len(found)} pages, {size/1e6:.1f} MB: open docs/index.html')
+
+def main():
+    parser = argparse.ArgumentParser(description='Build docs/ and README.md from the notebooks.')
+    parser.add_argument('--check', action='store_true', help='only say whether docs/ is current; exit status 1 if not')
+    os.chdir(ROOT)
+    if not parser.parse_args().check: return build()
+    stale = check()
+    if stale: sys.exit('\n'.join([*stale, 'run `make docs`']))
+    print('docs/ is current')
 
 if __name__ == '__main__': main()

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Is this tree fit to be released? Builds dist/, checks it, installs it in an empty environment and predicts one file there.
+"""Is this tree fit to be released? Builds dist/, checks it, installs it in an empty environment, predicts a file there.
 
     python site/release.py
 
@@ -15,27 +15,32 @@ DIST = ROOT/'dist'
 def step(text): print(f'· {text}', flush=True)
 
 def run(*command, cwd=ROOT, **kwargs):
-    done = subprocess.run([str(c) for c in command], cwd=cwd, text=True, **kwargs)
-    if done.returncode: sys.exit(f'{(done.stdout or "")+(done.stderr or "")}\nrelease: this failed: {" ".join(map(str, command))}')
+    "Run a command; what it printed, where that is captured. Ends the release where it fails."
+    words = [str(word) for word in command]
+    done = subprocess.run(words, cwd=cwd, text=True, **kwargs)
+    if done.returncode: sys.exit(f'{done.stdout or ""}{done.stderr or ""}\nrelease: this failed: {" ".join(words)}')
     return done.stdout
+
+def text(name): return (ROOT/name).read_text(encoding='utf-8')
 
 def versions():
     "The version, after making sure that every file that names one names the same."
     parser = configparser.ConfigParser(delimiters=['='], interpolation=None)
     parser.read(ROOT/'settings.ini', encoding='utf-8')
     version = parser['DEFAULT']['version']
-    module = re.search(r'^__version__ = "(.+)"$', (ROOT/'ecg_nbdev/__init__.py').read_text(encoding='utf-8'), re.M)[1]
+    module = re.search(r'^__version__ = "(.+)"$', text('ecg_nbdev/__init__.py'), re.M)[1]
     if module != version: sys.exit(f'release: ecg_nbdev/__init__.py says {module}, settings.ini says {version}')
-    entry = re.search(rf'^## {re.escape(version)}\b.*?\n(.*?)(?=^## |\Z)', (ROOT/'CHANGELOG.md').read_text(encoding='utf-8'), re.M | re.S)
+    entry = re.search(rf'^## {re.escape(version)}\b.*?\n(.*?)(?=^## |\Z)', text('CHANGELOG.md'), re.M | re.S)
     if not entry or not entry[1].strip(): sys.exit(f'release: CHANGELOG.md has nothing under "## {version}"')
     return version
 
 def install_and_predict(wheel):
-    "In an environment that holds the wheel and its requirements only: simulate one recording, predict it with the shipped model."
+    "A simulated recording and the shipped model's answer, where only the wheel and its requirements are installed."
     with tempfile.TemporaryDirectory(prefix='ecg-release-') as d:
         env = Path(d)/'env'
         venv.create(env, with_pip=True)
-        run(env/'bin/pip', 'install', '--quiet', '--disable-pip-version-check', '-c', ROOT/'constraints.txt', wheel, cwd=d)
+        quietly = '--quiet', '--disable-pip-version-check'
+        run(env/'bin/pip', 'install', *quietly, '-c', ROOT/'constraints.txt', wheel, cwd=d)
         where = run(env/'bin/python', '-c', 'import ecg_nbdev; print(ecg_nbdev.__file__)', cwd=d, capture_output=True)
         if str(env) not in where: sys.exit(f'release: the empty environment imports {where.strip()}')
         run(env/'bin/ecg-synth', 'recordings', '--n', 1, '--seed', 0, cwd=d, capture_output=True)

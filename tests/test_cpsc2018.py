@@ -55,11 +55,15 @@ def test_labels_and_label_sets_are_spread_evenly():
     of_label = pd.DataFrame(multi_hot(reference.values())).groupby(fold).sum()
     of_set = pd.crosstab(fold, [';'.join(sorted(names)) for names in reference.values()])
     assert of_set.shape == (10, 36)
-    assert ((of_label.max()-of_label.min()) <= 1).all() and ((of_set.max()-of_set.min()) <= 4).all()
-    assert ((of_set > 0).sum() >= of_set.sum().clip(upper=10)-1).all()  # a rare set's recordings lie in folds of their own, but for one
+    assert ((of_label.max()-of_label.min()) <= 1).all()
+    assert ((of_set.max()-of_set.min()) <= 4).all()
+    # a rare set's recordings lie in folds of their own, but for one
+    assert ((of_set > 0).sum() >= of_set.sum().clip(upper=10)-1).all()
 
 
-def listed(ids, **columns): return pd.DataFrame({'id': ids, 'patient': ids, 'path': [f'{i}.hea' for i in ids], 'labels': 'AF', **columns})
+def listed(ids, **columns):
+    "A cohort's table."
+    return pd.DataFrame({'id': ids, 'patient': ids, 'path': [f'{i}.hea' for i in ids], 'labels': 'AF', **columns})
 
 
 def test_what_has_no_fold_or_no_label_is_left_out_and_named():
@@ -68,7 +72,8 @@ def test_what_has_no_fold_or_no_label_is_left_out_and_named():
     kept, left, said = bench.place(table)
     assert kept.id.tolist() == ['A0001', 'A0002', 'A0003'] and left.id.tolist() == ['E0001', 'A0004']
     assert left.reason.tolist() == ['no fold number: not one of the 6,877 ids', 'no label']
-    assert said == ['3 of 6877 recordings are here; 2 left out (E0001, A0004)', '7 of 10 folds would be empty: 3 folds are used']
+    assert said == ['3 of 6877 recordings are here; 2 left out (E0001, A0004)',
+                    '7 of 10 folds would be empty: 3 folds are used']
     assert sorted(kept.fold) == [0, 1, 2]
 
 
@@ -78,31 +83,46 @@ def test_copies_share_a_fold_and_few_folds_are_refused():
     kept = bench.place(listed(names, patient=[names[0], names[0], *names[2:]]))[0]
     assert kept.fold.tolist() == [0, 0, 1, 2]
     assert bench.place(listed(list(folds.index[:300])), k=5)[0].fold.nunique() == 5
-    with pytest.raises(CohortError, match='2 recordings with a fold number lie in 2 folds'): bench.place(listed(names[:2]))
+    with pytest.raises(CohortError, match='2 recordings with a fold number lie in 2 folds'):
+        bench.place(listed(names[:2]))
 
 
 # --- scores
 
-def test_every_score_is_that_of_the_package():
-    rng, n = np.random.default_rng(0), 400
+SHARED = {'cpsc2018_f1', 'cpsc2018_F_AF', 'cpsc2018_F_Block', 'cpsc2018_F_PC', 'cpsc2018_F_ST', 'macro_auroc',
+          'macro_auprc', 'exact_match', 'hamming_loss', 'f_beta2', 'g_beta2', 'challenge'}
+
+def drawn_predictions(n):
+    "Answered predictions of recordings with random labels."
+    rng = np.random.default_rng(0)
     truth = np.eye(9, dtype=bool)[rng.integers(9, size=n)] | (rng.uniform(size=(n, 9)) < .05)
-    preds = Predictions(np.arange(n), 1/(1+np.exp(-rng.normal(-2, 1, (n, 9))-2*truth)), truth, 'test')
-    preds = replace(preds, answer=preds.prob > .4)
-    rewards = np.eye(9)+.3*(1-np.eye(9))
-    ours, theirs = bench.scores(preds, single_answer(preds), np.ones((1, n)), rewards).iloc[0], evaluate(preds, weights=rewards)
+    prob = 1/(1+np.exp(-rng.normal(-2, 1, (n, 9))-2*truth))
+    return Predictions(np.arange(n), prob, truth, 'test', answer=prob > .4)
+
+def repeated(preds, rows):
+    "Predictions with some rows once more, as recordings of their own."
+    fields = ('prob', 'truth', 'answer', 'first', 'fold', 'key', 'role')
+    return replace(preds, **{f: getattr(preds, f)[rows] for f in fields}, ids=np.arange(len(rows)))
+
+def test_every_score_is_that_of_the_package():
+    n, rewards = 400, np.eye(9)+.3*(1-np.eye(9))
+    preds = drawn_predictions(n)
+    ours = bench.scores(preds, single_answer(preds), np.ones((1, n)), rewards).iloc[0]
+    theirs = evaluate(preds, weights=rewards)
     shared = [name for name in ours.index if not name.startswith('cpsc2018 F1 ')]
-    assert {'cpsc2018_f1', 'cpsc2018_F_AF', 'cpsc2018_F_Block', 'cpsc2018_F_PC', 'cpsc2018_F_ST', 'macro_auroc', 'macro_auprc', 'exact_match', 'hamming_loss', 'f_beta2', 'g_beta2', 'challenge'} <= set(shared)
+    assert SHARED <= set(shared)
     for name in shared: assert ours[name] == pytest.approx(theirs[name], abs=1e-12), name
     # a recording that counts twice is a recording that stands there twice
-    twice = np.r_[np.arange(n), np.arange(50)]
-    doubled = replace(preds, **{f: getattr(preds, f)[twice] for f in ('prob', 'truth', 'answer', 'first', 'fold', 'key', 'role')}, ids=np.arange(n+50))
-    weighted = bench.scores(preds, single_answer(preds), np.where(np.arange(n) < 50, 2., 1.)[None], rewards).iloc[0]
-    for name in shared: assert weighted[name] == pytest.approx(evaluate(doubled, weights=rewards)[name], abs=1e-12), name
+    doubled = evaluate(repeated(preds, np.r_[np.arange(n), np.arange(50)]), weights=rewards)
+    twice = np.where(np.arange(n) < 50, 2., 1.)[None]
+    weighted = bench.scores(preds, single_answer(preds), twice, rewards).iloc[0]
+    for name in shared: assert weighted[name] == pytest.approx(doubled[name], abs=1e-12), name
 
 
 def test_published_rows_say_where_they_come_from():
     table = pd.read_csv(ROOT/'bench'/'published.csv')
-    assert table[['system', 'source', 'protocol', 'comparable']].notna().to_numpy().all() and table.comparable.str.startswith(('in part: ', 'no: ')).all()
+    assert table[['system', 'source', 'protocol', 'comparable']].notna().to_numpy().all()
+    assert table.comparable.str.startswith(('in part: ', 'no: ')).all()
     values = table.iloc[:, 4:]
     assert values.notna().any(axis=1).all() and values.stack().dropna().between(.4, 1).all()
     hidden = table.protocol.str.contains('hidden')
@@ -110,12 +130,18 @@ def test_published_rows_say_where_they_come_from():
 
 
 def test_a_table_as_markdown():
-    assert bench.markdown(pd.DataFrame({'a': ['x', 'y'], 'b': [.5, np.nan]})) == '| a | b |\n| --- | --- |\n| x | 0.500 |\n| y |  |'
+    table = pd.DataFrame({'a': ['x', 'y'], 'b': [.5, np.nan]})
+    assert bench.markdown(table) == '| a | b |\n| --- | --- |\n| x | 0.500 |\n| y |  |'
 
 
 # --- from a folder to the tables
 
 QUICK = dict(arch='lead', epochs=1, k=3, seconds=5., n_boot=20)
+WRITTEN = {'scores.csv', 'classes.csv', 'by_fold.csv', 'published.csv', 'left_out.csv', 'scores.md', 'folds', 'store'}
+
+def untrained(*args):
+    "A trainer that may not be used."
+    return lambda *rows: pytest.fail('trained again')
 
 @real
 def test_the_real_subset(tmp_path, monkeypatch, capsys):
@@ -123,7 +149,7 @@ def test_the_real_subset(tmp_path, monkeypatch, capsys):
     table = bench.protocol(f'{ECG_DATA}/cpsc2018', tmp_path, weights=weights, **QUICK)
     printed = capsys.readouterr().out
     assert '123 of 6877 recordings are here; 0 left out' in printed and printed.count(' report; ') == 3
-    assert {'scores.csv', 'classes.csv', 'by_fold.csv', 'published.csv', 'left_out.csv', 'scores.md', 'folds', 'store'} <= set(os.listdir(tmp_path))
+    assert WRITTEN <= set(os.listdir(tmp_path))
     assert table.loc['macro_auroc', 'pooled'] > 0 and (table.low <= table.high).all() and 'challenge' in table.index
     assert pd.read_csv(tmp_path/'by_fold.csv').fold.tolist() == [0, 1, 2]
     beside = pd.read_csv(tmp_path/'published.csv')
@@ -132,10 +158,10 @@ def test_the_real_subset(tmp_path, monkeypatch, capsys):
     text = (tmp_path/'scores.md').read_text()
     assert '| xresnet1d101 |' in text and '123 of 6877' in text
     # a finished fold is not trained again, and predictions of another run are not taken for this one
-    def untrained(*args): return lambda *rows: pytest.fail('trained again')
     monkeypatch.setattr(bench, 'trainer', untrained)
     assert bench.protocol(f'{ECG_DATA}/cpsc2018', tmp_path, weights=weights, **QUICK).equals(table)
-    with pytest.raises(ECGError, match='another run'): bench.protocol(f'{ECG_DATA}/cpsc2018', tmp_path, **{**QUICK, 'epochs': 2})
+    with pytest.raises(ECGError, match='another run'):
+        bench.protocol(f'{ECG_DATA}/cpsc2018', tmp_path, **{**QUICK, 'epochs': 2})
 
 
 @pytest.fixture(scope='module')
@@ -144,14 +170,18 @@ def simulated(tmp_path_factory):
     folder = tmp_path_factory.mktemp('cpsc')
     for i in range(41):
         labels = (CLASSES[i % 9],)
-        write_record(simulate(labels, 6, 100, np.random.default_rng(i), id=f'A{i+1:04d}' if i < 40 else 'Z0001'), folder)
+        name = f'A{i+1:04d}' if i < 40 else 'Z0001'
+        write_record(simulate(labels, 6, 100, np.random.default_rng(i), id=name), folder)
     rows = [f'A{i+1:04d},{i % 9+1},,' for i in range(40)]
     (folder/'REFERENCE.csv').write_text('\n'.join(['Recording,First_label,Second_label,Third_label', *rows])+'\n')
     return folder
 
 
 def test_a_simulated_set_from_the_command_line(simulated, tmp_path):
-    command = [sys.executable, ROOT/'bench'/'cpsc2018.py', '--data', simulated, '--out', tmp_path/'out', '--arch', 'lead', '--epochs', '1', '--k', '3', '--seconds', '5', '--approach', 'powerset']
+    options = {'data': simulated, 'out': tmp_path/'out', 'arch': 'lead', 'epochs': 1, 'k': 3, 'seconds': 5,
+               'approach': 'powerset'}
+    words = [str(word) for name, value in options.items() for word in (f'--{name}', value)]
+    command = [sys.executable, ROOT/'bench'/'cpsc2018.py', *words]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, 'PYTHONPATH': str(ROOT)})
     assert done.returncode == 0, done.stderr
     assert '40 of 6877 recordings are here; 1 left out (Z0001)' in done.stdout
@@ -160,7 +190,9 @@ def test_a_simulated_set_from_the_command_line(simulated, tmp_path):
     assert scores.pooled.between(0, 1).all() and 'challenge' not in scores.index
 
 
-@pytest.mark.parametrize('args, said', [({}, 'no folder of recordings'), ({'data': 'nowhere'}, 'nowhere: there is no such folder'), ({'stage': 'folds', 'data': 'nowhere'}, 'nowhere/REFERENCE.csv')])
+@pytest.mark.parametrize('args, said', [
+    ({}, 'no folder of recordings'), ({'data': 'nowhere'}, 'nowhere: there is no such folder'),
+    ({'stage': 'folds', 'data': 'nowhere'}, 'nowhere/REFERENCE.csv')])
 def test_a_mistake_is_one_line(args, said):
     with pytest.raises(SystemExit) as e: bench.main(**args)
     assert said in str(e.value.code) and '\n' not in str(e.value.code)

@@ -1,64 +1,123 @@
-"""The analysis notebooks ask one question, answer it in their last cell, and say what their figures show. (`make test` runs them; nothing heavy is run here.)"""
+"""Analysis pages (explore, results) ask one question, answer it at the top and in their last cell, and say what their figures show.
+`make test` runs them; nothing heavy is run here."""
 import ast, json, re
 from pathlib import Path
 
 import pytest
 
-FOLDER = Path(__file__).resolve().parents[1]/'nbs'/'explore'
-NOTEBOOKS = [FOLDER/f'{name}.ipynb' for name in ('record_lengths', 'label_co_occurrence', 'class_balance', 'signal_quality', 'twelve_leads', 'lead_correlations')]
+NBS = Path(__file__).resolve().parents[1]/'nbs'
+EXPLORE, RESULTS = sorted((NBS/'explore').glob('*.ipynb')), sorted((NBS/'results').glob('*.ipynb'))
+FREE = ('import seaborn as sns',) # what every page may import besides
 
 
-@pytest.fixture(scope='module', params=NOTEBOOKS, ids=lambda p: p.stem)
-def notebook(request): return request.param, json.loads(request.param.read_text(encoding='utf-8'))['cells']
+@pytest.fixture(scope='module', params=EXPLORE+RESULTS, ids=lambda p: p.stem)
+def notebook(request):
+    return request.param, json.loads(request.param.read_text(encoding='utf-8'))['cells']
+
 
 def source(cell): return ''.join(cell['source'])
 def code(cells): return [source(c) for c in cells if c['cell_type'] == 'code']
+def markdown(cells): return [source(c) for c in cells if c['cell_type'] == 'markdown']
 def images(cell): return [o for o in cell.get('outputs', []) if 'image/png' in o.get('data', {})]
+def answer(cells): return ''.join(cells[-1]['outputs'][-1]['data']['text/markdown'])
+def figures(text): return set(re.findall(r'(?<![\w.])\d+(?:\.\d+)?(?![\w.]*\d)', text))
 
 
 def test_starts_with_a_question_and_ends_with_an_answer(notebook):
     _, cells = notebook
     assert re.fullmatch(r'# .+\n+> .+', source(cells[0]))
-    assert re.match(r'\*\*Question\.\*\* .+\?', source(cells[1]), re.S), 'in a cell of its own: what stands below the summary is lost on the page'
-    assert source(cells[-2]) == '## Answer'
-    answer = ''.join(cells[-1]['outputs'][-1]['data']['text/markdown'])
-    assert answer.startswith('**Answer.** ') and answer.endswith('.') and 'nan' not in answer
-    assert re.search(r'\d', answer), 'an answer has a figure in it'
+    asked = r'\*\*Question\.\*\* .+\?\n\n\*\*In short\.\*\* .+\.'
+    assert re.fullmatch(asked, source(cells[1]), re.S), 'a cell of its own: what stands below the summary is lost on the page'
+    assert markdown(cells)[-1] == '## Answer'
+    text = answer(cells)
+    assert text.startswith('**Answer.** ') and text.endswith('.') and 'nan' not in text
+    assert re.search(r'\d', text), 'an answer has a figure in it'
+
+
+def test_what_the_top_says_is_computed_below(notebook):
+    "Shares and decimals of the answer in short are figures of the outputs."
+    _, cells = notebook
+    short = source(cells[1]).split('**In short.**')[1]
+    claimed = {n for n in figures(short) if '.' in n or f'{n}%' in short}
+    assert claimed <= figures(answer(cells)), f'{claimed - figures(answer(cells))}: not in the answer'
+
 
 def test_the_answer_is_computed(notebook):
     _, cells = notebook
-    assert "**Answer.**" in source(cells[-1])
-    words = re.sub(r'\{[^{}]*\}', '', source(cells[-1]))
-    numbers = [n for n in re.findall(r'(?<![\w.])\d+\.?\d*%?', re.search(r'Markdown\(.*', words, re.S)[0]) if n.endswith('%') or '.' in n.rstrip('.')]
+    last = source(cells[-1])
+    assert '**Answer.**' in last
+    words = re.search(r'^(?:Markdown\(|answer = ).*', re.sub(r'\{[^{}]*\}', '', last), re.S | re.M)[0]
+    numbers = [n for n in re.findall(r'(?<![\w.])\d+\.?\d*%?', words) if n.endswith('%') or '.' in n.rstrip('.')]
     assert set(numbers) <= {'0.5'}, f'{numbers}: figures come from the data'
 
-def test_runs_with_and_without_real_data(notebook):
+
+def test_one_import_brings_nearly_all(notebook):
     _, cells = notebook
-    text = '\n'.join(code(cells))
-    assert "os.environ.get('ECG_DATA')" in text and 'from ecg_nbdev.sim.synth import' in text
-    assert any('ECG_DATA' in source(c) and 'simulated' in source(c) or 'simulator' in source(c) for c in cells if c['cell_type'] == 'markdown'), 'says which data its figures show'
-    assert not re.search(r'/work|/tmp|/home', text)
+    lines = code(cells)[0].splitlines()
+    assert lines[0] == 'from ecg_nbdev.all import *'
+    everywhere = [l.strip() for s in code(cells) for l in s.splitlines() if re.match(r'\s*(import|from) \w', l)]
+    more = [l for l in everywhere if l not in (lines[0], *FREE)]
+    assert len(more) <= 3 and all(l in lines for l in more), more
+    assert not [l for l in more if 'ecg_nbdev' in l]
+
+
+def test_lines_fit_the_page(notebook):
+    "95 columns are what the site's column shows; an answer that is computed has a name."
+    for text in code(notebook[1]):
+        assert not [l for l in text.splitlines() if len(l) > 95]
+        assert not re.search(r'^\s*\w+ = lambda\b', text, re.M), 'a lambda with a name is a `def`'
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FormattedValue):
+                assert not any(isinstance(n, (ast.BinOp, ast.IfExp)) for n in ast.walk(node.value)), ast.unparse(node.value)
+
+
+def test_long_code_is_folded(notebook):
+    for text in code(notebook[1]):
+        lines = text.splitlines()
+        assert len(lines) <= 25, text
+        assert ('#| code-fold: true' in lines) == any(l.startswith('#| code-summary: ') for l in lines)
+
+
+def test_speaks_to_its_reader(notebook):
+    words = '\n'.join(markdown(notebook[1])+code(notebook[1]))
+    assert not re.search(r'\bcommit [0-9a-f]{7}\b|\btarget (?:was|is|of)\b|\b(?:not )?met\b', words)
+    assert not re.search(r'/work|/tmp|/home', words)
+
+
+def test_assertions_are_hidden(notebook):
+    for text in code(notebook[1]):
+        assert text.startswith('#| hide') or not re.search(r'^\s*assert\b', text, re.M)
+
 
 def test_exports_nothing(notebook):
     assert not [s for s in code(notebook[1]) if re.search(r'^#\|\s*(export|default_exp)', s, re.M)]
 
+
 def test_figures_have_titles_and_labels(notebook):
     "A cell that makes its own axes names them; the package's own charts do so themselves."
-    _, cells = notebook
-    for cell in cells:
-        text = source(cell)
-        if cell['cell_type'] != 'code' or 'plt.subplots(' not in text: continue
-        assert re.search(r'title\b', text), text
-        assert 'heatmap(' in text or re.search(r'xlabel\b', text), text
-        if 'heatmap(' in text: assert re.search(r"label='[^']+'", text), text
+    for text in code(notebook[1]):
+        if 'plt.subplots(' not in text: continue
+        assert re.search(r'title\b|draw_traces\(', text), text
+        assert re.search(r'heatmap\(|draw_counts\(|label\b', text), text
+        if 'heatmap(' in text: assert re.search(r"label='[^']+'|cbar=False", text), text
+
 
 def test_outputs_are_stored_and_small(notebook):
     path, cells = notebook
-    assert sum(len(images(c)) for c in cells) >= 3
+    assert sum(len(images(c)) for c in cells) >= (3 if path in EXPLORE else 1)
     assert path.stat().st_size < 300_000
     assert not [o for c in cells for o in c.get('outputs', []) if o['output_type'] == 'error' or o.get('name') == 'stderr']
 
-def test_no_cell_is_a_program(notebook):
-    for text in code(notebook[1]):
-        assert len(text.splitlines()) <= 25
-        ast.parse(text)
+
+@pytest.mark.parametrize('path', EXPLORE, ids=lambda p: p.stem)
+def test_runs_with_and_without_real_data(path):
+    cells = json.loads(path.read_text(encoding='utf-8'))['cells']
+    text = '\n'.join(code(cells))
+    assert "os.environ.get('ECG_DATA')" in text and re.search(r'\b(simulate|simulate_cohort|draw_labels)\(', text)
+    assert any('ECG_DATA' in t and re.search(r'simulated|simulator', t) for t in markdown(cells)), 'says which data its figures show'
+
+
+@pytest.mark.parametrize('path', RESULTS, ids=lambda p: p.stem)
+def test_results_come_from_saved_tables(path):
+    text = '\n'.join(code(json.loads(path.read_text(encoding='utf-8'))['cells']))
+    assert '../../bench/' in text and not re.search(r'\b(Learner|ecg_learner|\.fit\w*)\(', text)

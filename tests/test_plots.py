@@ -1,5 +1,9 @@
-"""ECG paper and charts: true geometry, nothing lost by thinning, absent leads, every layout and length, charts that show the numbers they are given."""
-import os, xml.dom.minidom
+"""ECG paper and charts: true geometry, nothing lost by thinning, absent leads, every layout and length, records that
+show themselves, charts that show the numbers they are given."""
+import base64, os, subprocess, sys, xml.dom.minidom
+from dataclasses import replace
+from html.parser import HTMLParser
+from io import BytesIO
 from pathlib import Path
 
 import matplotlib
@@ -10,7 +14,9 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from matplotlib import pyplot as plt
 
-from ecg_nbdev.charts import plot_co_occurrence, plot_confusion, plot_curves, plot_history, plot_label_sets, plot_lengths, plot_reliability
+from ecg_nbdev.charts import (
+    plot_co_occurrence, plot_confusion, plot_curves, plot_history, plot_label_sets, plot_lengths, plot_reliability,
+    reliability_bins, reliability_error, reliability_table)
 from ecg_nbdev.core import CLASSES, LEADS, Record
 from ecg_nbdev.figures import CLASS_COLORS, COLORS, palette_png, save_figure, style
 from ecg_nbdev.plots import LAYOUTS, PAPERS, fold_rows, lay_out, min_max, plot_batch, plot_ecg
@@ -23,7 +29,8 @@ def close_figures():
     yield
     plt.close('all')
 
-def signal(seconds=10, fs=500, seed=0): return np.random.default_rng(seed).normal(0, .3, (12, round(seconds*fs))).astype(np.float32)
+def signal(seconds=10, fs=500, seed=0):
+    return np.random.default_rng(seed).normal(0, .3, (12, round(seconds*fs))).astype(np.float32)
 
 def texts(ax): return [t.get_text() for t in ax.texts]
 
@@ -47,13 +54,13 @@ def test_speed_and_gain(mm_s, mm_mV, scale):
     top = np.argmax(line.get_ydata())
     assert line.get_ydata()[top]-line.get_ydata()[0] == pytest.approx(mm_mV)
     assert line.get_xdata()[top]-line.get_xdata()[0] == pytest.approx(2*mm_s)
-    x, y = next(l for l in ax.lines if l.get_gid() == 'pulses').get_data()
+    x, y = next(line for line in ax.lines if line.get_gid() == 'pulses').get_data()
     assert np.ptp(y[:6]) == pytest.approx(mm_mV) and np.diff(x[:6]).max() == pytest.approx(.2*mm_s)
 
 def test_leads_side_by_side_follow_each_other_in_time():
     ramp = np.tile(np.linspace(-1, 1, 5000, dtype=np.float32), (12, 1))
     lines = traces(plot_ecg(ramp, 500, '3x4'))[:4]
-    heights = np.concatenate([l.get_ydata() for l in lines])
+    heights = np.concatenate([line.get_ydata() for line in lines])
     assert np.all(np.diff(heights) >= -1e-4)
 
 @settings(max_examples=60, deadline=None)
@@ -62,7 +69,7 @@ def test_strips_show_every_second_once(layout, seconds, row):
     rows, strips = LAYOUTS[layout]
     placed = [p for r in fold_rows(layout, 0, seconds, row) for p in r]
     for lead in strips or LEADS:
-        last = [p for r in fold_rows(layout, 0, seconds, row) for p in r if p[0] == lead and (not strips or p[3] == row)]
+        last = [p for p in placed if p[0] == lead and (not strips or p[3] == row)]
         starts = [p[1] for p in last]
         assert starts == sorted(starts)
         if strips: assert starts[-1]+row >= seconds-1e-5 and np.allclose(np.diff(starts), row)
@@ -164,12 +171,56 @@ def test_batch_chooses_rows_by_length(seconds, layout_rows):
     fig = plot_batch([signal(seconds, 100, s) for s in range(5)], titles=list('abcde'), fs=100, colors=['red']*5)
     assert len(fig.axes) == 5
     assert [next(t for t in ax.texts if t.get_gid() == 'title').get_text() for ax in fig.axes] == list('abcde')
-    pulses = next(l for l in fig.axes[0].lines if l.get_gid() == 'pulses')
+    pulses = next(line for line in fig.axes[0].lines if line.get_gid() == 'pulses')
     assert len(pulses.get_xdata()) == 7*layout_rows
 
 def test_a_batch_of_one_and_of_many():
     assert len(plot_batch(signal(2.5)[None]).axes) == 1
     assert len(plot_batch(np.stack([signal(2.5)]*20), max_n=4).axes) == 4
+
+
+# ---- records that show themselves
+
+class Tags(HTMLParser):
+    "The tags and the text of a piece of HTML."
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.text = [], ''
+        self.feed(html)
+    def handle_starttag(self, tag, attrs): self.tags.append((tag, dict(attrs)))
+    def handle_data(self, data): self.text += data
+
+def test_a_record_draws_itself():
+    record = Record(signal(), 500, 'A0001')
+    assert len(traces(record.plot(layout='12x1'))) == len(traces(plot_ecg(record, layout='12x1'))) == 12
+    fig, ax = plt.subplots()
+    assert record.plot(ax=ax) is ax
+
+@pytest.mark.parametrize('name', ['A0001', '<script>alert(1)</script>', 'a" onerror="b', "A&B'"])
+def test_the_display_of_a_record_is_escaped(name):
+    shown = Tags(Record(signal(), 500, name, labels=(name,), sex='<F>')._repr_html_())
+    assert [tag for tag, _ in shown.tags] == ['p', 'img']
+    assert set(shown.tags[1][1]) == {'alt', 'src'} and name in shown.tags[1][1]['alt']
+    assert f'{name} · <F> · {name} · 10 s at 500 Hz' == shown.text
+
+@pytest.mark.parametrize('seconds', [.004, 1, 10, 120])
+def test_the_display_of_a_record_is_light_and_leaves_no_figure(seconds):
+    from PIL import Image
+    shown = Record(signal(seconds), 500, 'A0001')._repr_html_()
+    kind, data = Tags(shown).tags[1][1]['src'].split(',')
+    assert kind == 'data:image/png;base64' and len(shown) < 20_000 and not plt.get_fignums()
+    assert Image.open(BytesIO(base64.b64decode(data))).width < 400
+
+def test_the_display_of_a_record_without_leads_or_samples():
+    nothing = Record(np.full((12, 5000), np.nan), 500, 'A0001')
+    assert '<img' in nothing._repr_html_()
+    assert '<img' not in replace(nothing, signal=nothing.signal[:, :0])._repr_html_()
+
+def test_records_that_were_read_can_be_drawn_and_core_alone_stays_plain():
+    code = ('import sys\nfrom ecg_nbdev.core import Record\nplain = hasattr(Record, "plot")\nimport ecg_nbdev.records\n'
+            'print(plain, hasattr(Record, "plot"), hasattr(Record, "_repr_html_"), "matplotlib" in sys.modules)')
+    said = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout
+    assert said.split() == ['False', 'True', 'True', 'False']
 
 
 # ---- files
@@ -183,7 +234,6 @@ def test_figures_are_saved_whole(tmp_path, ending):
         assert '>V6</text>' in file.read_text()
 
 def test_palette_png_is_small_and_true():
-    from io import BytesIO
     from PIL import Image
     ax = plot_ecg(signal(), 500, scale=.5)
     data, full = palette_png(ax, colors=32), BytesIO()
@@ -227,7 +277,8 @@ def test_lengths_share():
     assert '50%' in ax.get_legend().get_texts()[0].get_text()
 
 def test_history_marks_the_epoch_that_is_kept():
-    h = pd.DataFrame(dict(epoch=[0, 1, 2], train_loss=[3., 2, 1], valid_loss=[3., 1, 2], f1=[.1, .2, .3], time=['0', '0', '0']))
+    h = pd.DataFrame({
+        'epoch': [0, 1, 2], 'train_loss': [3., 2, 1], 'valid_loss': [3., 1, 2], 'f1': [.1, .2, .3], 'time': ['0']*3})
     assert 'epoch 1 is best' in plot_history(h).axes[0].get_title(loc='left')
     assert 'epoch 2 is best' in plot_history(h, monitor='f1').axes[0].get_title(loc='left')
     assert len(plot_history(h[['epoch', 'train_loss', 'valid_loss']]).axes) == 1
@@ -235,7 +286,8 @@ def test_history_marks_the_epoch_that_is_kept():
 @pytest.mark.parametrize('kind', ['roc', 'pr'])
 def test_curves_leave_out_classes_without_both_answers(kind):
     rng = np.random.default_rng(0)
-    truth = np.zeros((200, 3), bool); truth[:, 0] = rng.random(200) < .3; truth[:, 2] = True
+    truth = np.zeros((200, 3), bool)
+    truth[:, 0], truth[:, 2] = rng.random(200) < .3, True
     ax = plot_curves(truth, rng.random((200, 3)), kind, [.5]*3, ['a', 'b', 'c'])
     assert len(ax.lines) == 2 and ax.get_legend().get_texts()[0].get_text().startswith('a ')
 
@@ -251,10 +303,30 @@ def test_the_operating_point_lies_on_the_curve():
 def test_reliability_of_perfect_and_of_bad_answers():
     p = np.repeat([.05, .45, .95], 1000)
     good = np.concatenate([np.arange(1000) < 1000*q for q in (.05, .45, .95)])
-    error = lambda ax: float(ax.get_title(loc='left').split()[-1][:-1])
+    def error(ax): return float(ax.get_title(loc='left').split()[-1][:-1])
     assert error(plot_reliability(good, p)) < .001
     assert error(plot_reliability(~good, p)) > .5
     assert error(plot_reliability([True], [1.])) == 0
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 400), st.integers(1, 20), st.integers(0, 1000))
+def test_the_table_behind_a_reliability_diagram(n, bins, seed):
+    rng = np.random.default_rng(seed)
+    prob = np.r_[rng.choice([0., .3, .5, 1.], n), rng.random(n)]
+    truth = rng.random(2*n) < prob
+    table = reliability_table(truth, prob, bins)
+    assert table.n.sum() == 2*n and table.index.is_monotonic_increasing and (table.n > 0).all()
+    assert (0 <= table.low).all() and (table.low <= table.seen).all()
+    assert (table.seen <= table.high).all() and (table.high <= 1).all()
+    hits, z = table.seen, 1.959964 # Wilson 1927, by hand
+    centre = (hits+z*z/2/table.n)/(1+z*z/table.n)
+    half = z*np.sqrt(hits*(1-hits)/table.n+z*z/4/table.n**2)/(1+z*z/table.n)
+    assert np.allclose(table.low, (centre-half).clip(lower=0), atol=1e-6)
+    assert np.allclose(table.high, (centre+half).clip(upper=1), atol=1e-6)
+    assert reliability_error(table) == pytest.approx(np.average((table.said-table.seen).abs(), weights=table.n))
+
+def test_reliability_of_no_answers():
+    assert np.isnan(reliability_error(reliability_bins([], []))) and not len(reliability_table([], []))
 
 def test_confusion_colours_by_row():
     ax = plot_confusion([[100, 0], [1, 1]], ['a', 'b'])

@@ -26,7 +26,8 @@ def rows(source):
 
 def made_up(n=5000, **kw):
     rng = np.random.default_rng(0)
-    return Record(rng.normal(0, 0.5, (12, n)), **{'fs': 500, 'id': 'A0001', 'labels': ('PVC', 'AF'), 'age': 61, 'sex': 'F', **kw})
+    known = {'fs': 500, 'id': 'A0001', 'labels': ('PVC', 'AF'), 'age': 61, 'sex': 'F'}
+    return Record(rng.normal(0, 0.5, (12, n)), **known | kw)
 
 
 # --- real recordings
@@ -80,16 +81,21 @@ def test_record_line_with_mat():
 
 @real
 @pytest.mark.parametrize('path, text', [
-    ('two_leads/E07500', 'no sample in III, aVR'), ('six_leads/E07500.mat', 'no sample in V1, V2, V3, V4, V5, V6'),
-    ('header-without-signal/I0001', 'I0001.mat is missing'), ('header-without-signal/A0001_fake', 'A0001.mat is missing'),
-    ('pointer-text-not-signal/00001_hr.hea', 'Git LFS pointer'), ('pointer-text-not-signal/00002_hr.dat', 'Git LFS pointer')])
+    ('two_leads/E07500', 'no sample in III, aVR'),
+    ('six_leads/E07500.mat', 'no sample in V1, V2, V3, V4, V5, V6'),
+    ('header-without-signal/I0001', 'I0001.mat is missing'),
+    ('header-without-signal/A0001_fake', 'A0001.mat is missing'),
+    ('pointer-text-not-signal/00001_hr.hea', 'Git LFS pointer'),
+    ('pointer-text-not-signal/00002_hr.dat', 'Git LFS pointer')])
 def test_odd_inputs_refused_in_one_line(path, text):
     with pytest.raises(RecordError, match=text) as e: read_record(f'{ECG_DATA}/odd-inputs/{path}')
     assert '\n' not in str(e.value) and Path(path).stem in str(e.value)
 
 
 @real
-@pytest.mark.parametrize('folder, held', [('two_leads', ('I', 'II')), ('three_leads', ('I', 'II', 'V2')), ('four_leads', ('I', 'II', 'III', 'V2')), ('six_leads', LEADS[:6])])
+@pytest.mark.parametrize('folder, held', [
+    ('two_leads', ('I', 'II')), ('three_leads', ('I', 'II', 'V2')), ('four_leads', ('I', 'II', 'III', 'V2')),
+    ('six_leads', LEADS[:6])])
 def test_few_leads_for_prediction(folder, held):
     record = read_record(f'{ECG_DATA}/odd-inputs/{folder}/E07501', missing='nan')
     assert set(record.missing) == set(LEADS)-set(held)
@@ -115,31 +121,38 @@ def test_cpsc_struct_equals_wfdb_twin():
 
 # --- what wfdb must read for us
 
+def write_wfdb(folder, name, signal, fs, leads=LEADS, fmt='16', gain=1000):
+    wfdb.wrsamp(name, fs=fs, units=['mV']*12, sig_name=list(leads), p_signal=signal, fmt=[fmt]*12, adc_gain=[gain]*12,
+                baseline=[0]*12, write_dir=str(folder))
+
 @pytest.mark.parametrize('fmt', ['80', '212', '24', '32', '16'])
 def test_formats(tmp_path, fmt):
     signal = np.random.default_rng(1).normal(0, 0.4, (2000, 12))
     gain = 100 if fmt == '80' else 1000
     signal = np.clip(signal, -1.2, 1.2)
-    wfdb.wrsamp('r1', fs=250, units=['mV']*12, sig_name=list(LEADS[::-1]), p_signal=signal, fmt=[fmt]*12, adc_gain=[gain]*12, baseline=[0]*12, write_dir=str(tmp_path))
+    write_wfdb(tmp_path, 'r1', signal, 250, LEADS[::-1], fmt, gain)
     assert np.abs(read_record(tmp_path/'r1').signal-signal.T[::-1]).max() <= 0.5001/gain
     text = (tmp_path/'r1.hea').read_text()
-    (tmp_path/'r1.hea').write_text(text.replace('r1 ', 'r1.mat ', 1))  # the name that wfdb refuses, in a format that only wfdb reads
+    # the name that wfdb refuses, in a format that only wfdb reads
+    (tmp_path/'r1.hea').write_text(text.replace('r1 ', 'r1.mat ', 1))
     assert np.abs(read_record(tmp_path/'r1').signal-signal.T[::-1]).max() <= 0.5001/gain
 
 
 def test_several_samples_a_frame_and_segments(tmp_path):
     signal = np.random.default_rng(1).normal(0, 0.4, (1000, 12))
-    for name in ('s1', 's2'):
-        wfdb.wrsamp(name, fs=500, units=['mV']*12, sig_name=list(LEADS), p_signal=signal, fmt=['16']*12, adc_gain=[1000]*12, baseline=[0]*12, write_dir=str(tmp_path))
+    for name in ('s1', 's2'): write_wfdb(tmp_path, name, signal, 500)
     (tmp_path/'both.hea').write_text('both/2 12 500 2000\ns1 1000\ns2 1000\n#Dx: AF\n')
     both = read_record(tmp_path/'both')
     assert (both.n, both.labels) == (2000, ('AF',))
     assert np.abs(both.signal-np.tile(signal.T, 2)).max() < 0.00051
-    (tmp_path/'s1.hea').write_text((tmp_path/'s1.hea').read_text().replace('s1.dat 16 ', 's1.dat 16x2 ').replace('s1 12 500 1000', 's1 12 250 500'))
+    text = (tmp_path/'s1.hea').read_text().replace('s1.dat 16 ', 's1.dat 16x2 ')
+    (tmp_path/'s1.hea').write_text(text.replace('s1 12 500 1000', 's1 12 250 500'))
     assert read_record(tmp_path/'s1').n == 500
 
 
 # --- headers by hand
+
+def signal_lines(leads=LEADS, scale='1000'): return [f'R1.dat 16 {scale} 16 0 0 0 0 {lead}' for lead in leads]
 
 def pair(folder, lines, units, name='R1', dtype='<i2'):
     (folder/f'{name}.hea').write_text('\n'.join(lines)+'\n')
@@ -150,8 +163,10 @@ def pair(folder, lines, units, name='R1', dtype='<i2'):
 def test_order_units_gain_baseline(tmp_path):
     units = np.arange(24).reshape(2, 12)*7-40
     names = LEADS[::-1]
-    spec = ['200(3)/mV', '0.5/uV', '1000.0(0)/mv', '500(-20)/MV', '2000', '1e3/mV', '3.5/nV', '250(9)/µV', '751(-4)/mV', '0', '100/V', '1000(1)']
-    record = read_record(pair(tmp_path, ['R1 12 250 2']+[f'R1.dat 16 {g} 16 0 0 0 0 {name}' for g, name in zip(spec, names)], units))
+    spec = ['200(3)/mV', '0.5/uV', '1000.0(0)/mv', '500(-20)/MV', '2000', '1e3/mV', '3.5/nV', '250(9)/µV',
+            '751(-4)/mV', '0', '100/V', '1000(1)']
+    lines = [f'R1.dat 16 {g} 16 0 0 0 0 {name}' for g, name in zip(spec, names)]
+    record = read_record(pair(tmp_path, ['R1 12 250 2', *lines], units))
     gain = [200, 500, 1000, 500, 2000, 1000, 3.5e6, 250e3, 751, 200, 0.1, 1000]
     zero = [3, 0, 0, -20, 0, 0, 0, 9, -4, 0, 0, 1]
     want = (units-np.array(zero))/np.array(gain)
@@ -168,25 +183,27 @@ def test_missing_fields_fall_back_on_the_format(tmp_path):
 def test_minus_32768_is_no_sample(tmp_path):
     units = np.arange(48).reshape(4, 12)
     units[2, 5] = -32768
-    record = read_record(pair(tmp_path, ['R1 12 500 4']+[f'R1.dat 16 1000 16 0 0 0 0 {name}' for name in LEADS], units))
+    record = read_record(pair(tmp_path, ['R1 12 500 4', *signal_lines()], units))
     assert np.argwhere(np.isnan(record.signal)).tolist() == [[5, 2]]
 
 
 def test_the_first_of_two_equal_leads_counts(tmp_path):
     names = list(LEADS)+['MLII']
-    record = read_record(pair(tmp_path, ['R1 13 500 3']+[f'R1.dat 16 1000 16 0 0 0 0 {name}' for name in names], np.arange(39).reshape(3, 13)))
+    record = read_record(pair(tmp_path, ['R1 13 500 3', *signal_lines(names)], np.arange(39).reshape(3, 13)))
     assert np.allclose(record.signal[1]*1000, [1, 14, 27])
 
 
 @pytest.mark.parametrize('first, signals, text', [
-    ('R1 12 500 9000', 12, 'holds 5 of 9000 samples'), ('R1 12 500 5', 11, 'describes 11 of its 12'), ('R1 12 0 5', 12, '0 Hz'),
-    ('R1 twelve', 12, 'not a WFDB header'), ('', 0, 'not a WFDB header'), ('R1 0 500 5', 0, 'no signal')])
+    ('R1 12 500 9000', 12, 'holds 5 of 9000 samples'), ('R1 12 500 5', 11, 'describes 11 of its 12'),
+    ('R1 12 0 5', 12, '0 Hz'), ('R1 twelve', 12, 'not a WFDB header'), ('', 0, 'not a WFDB header'),
+    ('R1 0 500 5', 0, 'no signal')])
 def test_bad_headers(tmp_path, first, signals, text):
-    hea = pair(tmp_path, [first]+[f'R1.dat 16 1000 16 0 0 0 0 {name}' for name in LEADS[:signals]], np.arange(60).reshape(5, 12))
+    hea = pair(tmp_path, [first, *signal_lines(LEADS[:signals])], np.arange(60).reshape(5, 12))
     with pytest.raises(RecordError, match=text): read_record(hea)
 
 
-@pytest.mark.parametrize('line, text', [('R1.dat 16 1000/mmHg 16 0 0 0 0 I', 'not volts'), ('R1.dat', 'signal line'), ('R1.dat 16 1.2.3/mV', 'signal line'),
+@pytest.mark.parametrize('line, text', [
+    ('R1.dat 16 1000/mmHg 16 0 0 0 0 I', 'not volts'), ('R1.dat', 'signal line'), ('R1.dat 16 1.2.3/mV', 'signal line'),
     ('R1.dat 16 1000(9999999999999999)/mV', 'signal line')])
 def test_bad_signal_lines(tmp_path, line, text):
     with pytest.raises(RecordError, match=text): read_record(pair(tmp_path, ['R1 1 500 5', line], np.arange(5)))
@@ -194,17 +211,21 @@ def test_bad_signal_lines(tmp_path, line, text):
 
 def test_flat_empty_and_all_missing(tmp_path):
     write_record(made_up(), tmp_path)
-    header = ['R1 12 500 5']+[f'R1.dat 16 1000 16 0 0 0 0 {name}' for name in LEADS]
-    with pytest.raises(RecordError, match='flat in every lead'): read_record(pair(tmp_path, header, np.full((5, 12), 7)))
-    with pytest.raises(RecordError, match='no sample in I, II'): read_record(pair(tmp_path, header, np.full((5, 12), -32768)), missing='nan')
+    header = ['R1 12 500 5', *signal_lines()]
+    flat, absent = np.full((5, 12), 7), np.full((5, 12), -32768)
+    with pytest.raises(RecordError, match='flat in every lead'): read_record(pair(tmp_path, header, flat))
+    with pytest.raises(RecordError, match='no sample in I, II'):
+        read_record(pair(tmp_path, header, absent), missing='nan')
     with pytest.raises(RecordError, match='cut off'): read_record(pair(tmp_path, header, []))
-    half = np.random.default_rng(0).integers(-90, 90, (5, 12)); half[:, 6:] = 0
+    half = np.random.default_rng(0).integers(-90, 90, (5, 12))
+    half[:, 6:] = 0
     assert read_record(pair(tmp_path, header, half)).n == 5  # some flat leads are no reason to refuse a recording
 
 
 def test_paths(tmp_path):
     hea = write_record(made_up(), tmp_path)
-    for path in (hea, hea.with_suffix('.mat'), hea.with_suffix(''), str(hea.with_suffix(''))): assert read_record(path).id == 'A0001'
+    stem = hea.with_suffix('')
+    for path in (hea, hea.with_suffix('.mat'), stem, str(stem)): assert read_record(path).id == 'A0001'
     with pytest.raises(RecordError, match='no such recording'): read_record(tmp_path/'A0002')
     with pytest.raises(RecordError, match='no such recording'): read_record(tmp_path/'A0002.hea')
     (tmp_path/'notes.txt').write_text('x')
@@ -214,7 +235,9 @@ def test_paths(tmp_path):
     with pytest.raises(ValueError): read_record(hea, missing='zero')
 
 
-@pytest.mark.parametrize('content', [b'', b'MATLAB 5.0 MAT-file', b'\x00'*200, b'version https://git-lfs.github.com/spec/v1\noid', b'\x89HDF\r\n\x1a\n'+b'\x00'*64])
+@pytest.mark.parametrize('content', [
+    b'', b'MATLAB 5.0 MAT-file', b'\x00'*200, b'version https://git-lfs.github.com/spec/v1\noid',
+    b'\x89HDF\r\n\x1a\n'+b'\x00'*64])
 @pytest.mark.parametrize('suffix', list(READERS))
 def test_damaged_files(tmp_path, suffix, content):
     (tmp_path/f'X{suffix}').write_bytes(content)
@@ -224,7 +247,7 @@ def test_damaged_files(tmp_path, suffix, content):
 
 def test_matlab_struct(tmp_path):
     data = made_up(900).signal.astype(float)
-    save = lambda **ecg: scipy.io.savemat(tmp_path/'A7.mat', {'ECG': ecg})
+    def save(**ecg): scipy.io.savemat(tmp_path/'A7.mat', {'ECG': ecg})
     save(sex='Female', age=np.nan, data=data)
     record = read_record(tmp_path/'A7.mat')
     assert (record.sex, record.n, record.fs) == ('F', 900, 500) and np.isnan(record.age)
@@ -268,20 +291,26 @@ def test_write_keeps_patient_and_refuses(tmp_path):
 
 
 @settings(max_examples=25, deadline=None)
-@given(n=st.integers(2, 300), fs=st.sampled_from([100, 250, 257, 360.5, 500, 1000]), seed=st.integers(0, 999), labels=st.lists(st.sampled_from(CLASSES), unique=True, max_size=3),
+@given(n=st.integers(2, 300), fs=st.sampled_from([100, 250, 257, 360.5, 500, 1000]), seed=st.integers(0, 999),
+    labels=st.lists(st.sampled_from(CLASSES), unique=True, max_size=3),
     age=st.one_of(st.just(float('nan')), st.integers(0, 110)), sex=st.sampled_from(['M', 'F', '']), gaps=st.booleans())
 def test_round_trip(n, fs, seed, labels, age, sex, gaps):
     signal = np.random.default_rng(seed).normal(0, 2, (12, n)).astype(np.float32)
     if gaps: signal[seed % 12, :n//2] = np.nan
     record = Record(signal, fs, f'r{seed}', labels, age, sex)
     with tempfile.TemporaryDirectory() as folder: again = read_record(write_record(record, folder))
-    assert np.array_equal(np.isnan(again.signal), np.isnan(signal)) and np.nanmax(np.abs(again.signal-signal)) < 0.000502
+    assert np.array_equal(np.isnan(again.signal), np.isnan(signal))
+    assert np.nanmax(np.abs(again.signal-signal)) < 0.000502
     assert (again.fs, again.labels, again.sex) == (fs, tuple(labels), sex) and (again.age == age or np.isnan(age))
 
 
+record_line = st.from_regex(r'R1(/\d)? \d{1,2} [0-9.eE-]{1,5} \d{0,5}', fullmatch=True)
+signal_line = st.from_regex(
+    r'R1\.dat 16(x\d|:\d|\+\d+)? [0-9.eE+-]{1,6}(\(-?\d{1,4}\))?(/[a-zA-Z]{1,3})? '
+    r'16 0 -?\d+ \d+ 0 [IVavRLF1-6]{1,3}', fullmatch=True)
+
 @settings(max_examples=150, deadline=None)
-@given(st.lists(st.one_of(st.text(max_size=40), st.from_regex(r'R1\.dat 16(x\d|:\d|\+\d+)? [0-9.eE+-]{1,6}(\(-?\d{1,4}\))?(/[a-zA-Z]{1,3})? 16 0 -?\d+ \d+ 0 [IVavRLF1-6]{1,3}', fullmatch=True),
-    st.from_regex(r'R1(/\d)? \d{1,2} [0-9.eE-]{1,5} \d{0,5}', fullmatch=True)), max_size=5))
+@given(st.lists(st.one_of(st.text(max_size=40), signal_line, record_line), max_size=5))
 def test_no_text_breaks_the_header_reader(lines):
     with tempfile.TemporaryDirectory() as folder:
         hea = Path(folder)/'R1.hea'
@@ -294,13 +323,15 @@ def test_no_text_breaks_the_header_reader(lines):
 # --- resampling
 
 @settings(max_examples=40, deadline=None)
-@given(n=st.integers(2, 3000), fs=st.sampled_from([100, 257, 400, 500, 1000]), to=st.sampled_from([100, 125, 250, 500]), shift=st.floats(-3, 3))
+@given(n=st.integers(2, 3000), fs=st.sampled_from([100, 257, 400, 500, 1000]), to=st.sampled_from([100, 125, 250, 500]),
+    shift=st.floats(-3, 3))
 def test_resample_length_level_and_gaps(n, fs, to, shift):
     x = np.full((12, n), shift, np.float32)
     x[4] = np.nan
     y = resample(x, fs, to)
     assert y.dtype == np.float32 and y.shape == (12, -(-n*to//fs))
-    assert np.isnan(y[4]).all() and np.abs(y[:4]-shift).max() < 0.02*abs(shift)+1e-5  # a constant stays constant up to the ends
+    assert np.isnan(y[4]).all()
+    assert np.abs(y[:4]-shift).max() < 0.02*abs(shift)+1e-5  # a constant stays constant up to the ends
 
 
 def test_resample_keeps_a_gap_where_it_was():

@@ -1,4 +1,5 @@
-"Thresholds: no grid beats the exact search, rare classes are not left to luck, decoding keeps its promises, and nobody chooses on what is scored."
+"""Thresholds: no grid beats the exact search, rare classes are not left to luck, decoding keeps its promises, and
+nobody chooses on what is scored."""
 import itertools
 import json
 from dataclasses import replace
@@ -10,7 +11,9 @@ from hypothesis import given, settings, strategies as st
 from ecg_nbdev.core import CLASSES, CohortError, ECGError
 from ecg_nbdev.metrics import challenge_score
 from ecg_nbdev.predictions import Predictions
-from ecg_nbdev.thresholds import Thresholds, best_threshold, challenge_thresholds, check_unseen, cost_rules, threshold_cuts, fit_thresholds, smooth_threshold, threshold_intervals
+from ecg_nbdev.thresholds import (
+    Thresholds, best_threshold, challenge_thresholds, check_unseen, fit_thresholds, smooth_threshold, threshold_cuts,
+    threshold_intervals)
 
 tables = st.tuples(st.integers(1, 80), st.integers(0, 2**31), st.integers(1, 20))
 probs = st.integers(0, 2**31).map(lambda seed: np.random.default_rng(seed).uniform(size=(20, 9))**2)
@@ -19,11 +22,17 @@ probs = st.integers(0, 2**31).map(lambda seed: np.random.default_rng(seed).unifo
 def made(n=200, seed=0, role='valid', k=9):
     rng = np.random.default_rng(seed)
     truth = rng.uniform(size=(n, k)) < .2
-    return Predictions([f'R{i}' for i in range(n)], 1/(1+np.exp(-(rng.normal(-2, 1, truth.shape)+3*truth))), truth, role, CLASSES[:k])
+    prob = 1/(1+np.exp(-(rng.normal(-2, 1, truth.shape)+3*truth)))
+    return Predictions([f'R{i}' for i in range(n)], prob, truth, role, CLASSES[:k])
 
 
-GOODNESS = {'f1': lambda tp, fp, fn, tn: 2*tp/(2*tp+fp+fn), 'fbeta=2': lambda tp, fp, fn, tn: 5*tp/(5*tp+fp+4*fn), 'youden': lambda tp, fp, fn, tn: tp/(tp+fn)-fp/max(fp+tn, 1),
-    'cost=3': lambda tp, fp, fn, tn: -3*fn-fp, 'sensitivity>=0.8': lambda tp, fp, fn, tn: tn if tp >= .8*(tp+fn)-1e-9 else -np.inf, 'ppv>=0.6': lambda tp, fp, fn, tn: tp if tp >= .6*(tp+fp)-1e-9 else -np.inf}
+GOODNESS = {
+    'f1': lambda tp, fp, fn, tn: 2*tp/(2*tp+fp+fn),
+    'fbeta=2': lambda tp, fp, fn, tn: 5*tp/(5*tp+fp+4*fn),
+    'youden': lambda tp, fp, fn, tn: tp/(tp+fn)-fp/max(fp+tn, 1),
+    'cost=3': lambda tp, fp, fn, tn: -3*fn-fp,
+    'sensitivity>=0.8': lambda tp, fp, fn, tn: tn if tp >= .8*(tp+fn)-1e-9 else -np.inf,
+    'ppv>=0.6': lambda tp, fp, fn, tn: tp if tp >= .6*(tp+fp)-1e-9 else -np.inf}
 
 @pytest.mark.parametrize('rule', GOODNESS)
 @given(table=tables)
@@ -35,8 +44,10 @@ def test_no_grid_finds_a_better_threshold(rule, table):
     if not truth.any(): return
     def goodness(t):
         said = prob >= t
-        return GOODNESS[rule](*((a & b).sum() for a, b in ((truth, said), (~truth, said), (truth, ~said), (~truth, ~said))))
-    assert goodness(best_threshold(truth, prob, rule)) >= max(goodness(t) for t in np.linspace(-.01, 1.01, 103))-1e-12
+        cells = (truth & said, ~truth & said, truth & ~said, ~truth & ~said)
+        return GOODNESS[rule](*(cell.sum() for cell in cells))
+    grid = np.linspace(-.01, 1.01, 103)
+    assert goodness(best_threshold(truth, prob, rule)) >= max(map(goodness, grid))-1e-12
 
 
 @given(tables)
@@ -91,7 +102,19 @@ def test_challenge_thresholds_against_all_combinations():
     starts = [challenge_thresholds(preds.truth, preds.prob, weights, np.full(3, s)) for s in (.05, .3, .7)]
     assert max(map(score, starts)) >= best-.02
     for th in starts:  # no single threshold improves it
-        for k in range(3): assert max(score(np.where(np.arange(3) == k, v, th)) for v in every[k]) <= score(th)+1e-9
+        for k in range(3):
+            assert max(score(np.where(np.arange(3) == k, v, th)) for v in every[k]) <= score(th)+1e-9
+
+
+def test_the_challenge_leaves_thresholds_of_unscored_classes_alone():
+    preds, start = made(200, k=4), np.full(4, .5)
+    weights = np.zeros((4, 4))
+    weights[:3, :3] = np.eye(3)*.8+.2
+    chosen = challenge_thresholds(preds.truth, preds.prob, weights, start)
+    assert chosen[3] == .5 and (chosen[:3] != .5).any()
+    scored = challenge_thresholds(preds.truth[:, :3], preds.prob[:, :3], weights[:3, :3], start[:3])
+    assert (chosen[:3] == scored).all()
+    assert (challenge_thresholds(preds.truth, preds.prob, np.zeros((4, 4)), start) == start).all()
 
 
 @given(probs, st.booleans(), st.integers(0, 2), st.integers(0, 2))
@@ -102,7 +125,10 @@ def test_decoding_keeps_its_promises(prob, alone, least, more):
     n = answer.sum(1)
     assert (n <= at.most).all() and (n >= (min(least, 1) if alone else least)).all()
     if alone: assert (n[answer[:, 0]] == 1).all()
-    else: assert (answer == (prob >= at.values))[(lambda m: (m >= least) & (m <= at.most))((prob >= at.values).sum(1))].all()
+    else:
+        beyond = prob >= at.values
+        fits = (beyond.sum(1) >= least) & (beyond.sum(1) <= at.most)
+        assert (answer == beyond)[fits].all()
     top = at.top(prob)
     assert answer[np.arange(20), top][n > 0].all()
 
@@ -147,10 +173,12 @@ def test_only_validation_recordings_choose():
     preds = made(300)
     mixed = replace(preds, role=np.repeat(['train', 'valid', 'test'], 100))
     rng = np.random.default_rng(0)
-    other = replace(mixed, prob=np.where((mixed.role == 'valid')[:, None], mixed.prob, rng.uniform(size=mixed.prob.shape)),
-        truth=np.where((mixed.role == 'valid')[:, None], mixed.truth, ~mixed.truth))
-    for how in ('f1', 'youden', 'expected-f1', cost_rules(np.c_[np.arange(1, 10), np.ones(9)])): assert (fit_thresholds(mixed, how).values == fit_thresholds(other, how).values).all()
-    assert (fit_thresholds(mixed, 'challenge', weights=np.eye(9)).values == fit_thresholds(other, 'challenge', weights=np.eye(9)).values).all()
+    chooses = (mixed.role == 'valid')[:, None]
+    other = replace(mixed, prob=np.where(chooses, mixed.prob, rng.uniform(size=mixed.prob.shape)),
+                    truth=np.where(chooses, mixed.truth, ~mixed.truth))
+    for how in ('f1', 'youden', 'expected-f1', 'challenge', [f'cost={miss}' for miss in range(1, 10)]):
+        a, b = (fit_thresholds(p, how, weights=np.eye(9)) for p in (mixed, other))
+        assert (a.values == b.values).all()
     for role in ('train', 'test'):
         with pytest.raises(ECGError, match='no validation recordings'): fit_thresholds(replace(preds, role=role))
 
@@ -159,20 +187,21 @@ def test_cheating_is_noticed_whatever_the_role_says():
     preds = made()
     at = fit_thresholds(preds)
     cheat = replace(preds, role='test')
-    with pytest.raises(CohortError, match='200 of 200 test recordings, R0 the first, have chosen'): check_unseen(cheat, at)
+    with pytest.raises(CohortError, match='200 of 200 test recordings, R0 the first, have chosen'):
+        check_unseen(cheat, at)
     with pytest.raises(CohortError, match='1 of 1'): check_unseen(cheat.take([7]), Thresholds.from_dict(at.to_dict()))
     renamed = replace(cheat, ids=[f'X{i}' for i in range(200)])  # the key stays with the recording
     with pytest.raises(CohortError): check_unseen(renamed, at)
-    check_unseen(replace(cheat, provenance={'data': 'elsewhere'}, key=None), at)  # R0 of another data set is another recording
+    check_unseen(replace(cheat, provenance={'data': 'elsewhere'}, key=None), at)  # R0 of another set is another R0
 
 
 def test_bad_input_is_one_line():
     preds = made()
     for how in ('best', 'f1=', 'fbeta=x', 'sensitivity', ''):
         with pytest.raises(ECGError, match='no threshold rule'): fit_thresholds(preds, how)
-    with pytest.raises(ECGError, match='give one, or one a class'): fit_thresholds(preds, ['f1', 'youden'])
+    with pytest.raises(ECGError, match='give one, or one per class'): fit_thresholds(preds, ['f1', 'youden'])
     with pytest.raises(ECGError, match='needs weights'): fit_thresholds(preds, 'challenge')
-    with pytest.raises(ECGError, match='give one a class'): Thresholds([.5, .5])
+    with pytest.raises(ECGError, match='give one per class'): Thresholds([.5, .5])
 
 
 def test_intervals_are_wider_where_positives_are_few():

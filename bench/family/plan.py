@@ -1,8 +1,6 @@
 """What the study fits: systems, budgets, and the default network with one change at a time."""
 from pathlib import Path
 
-from train import PEERS
-
 BENCH = Path(__file__).resolve().parents[1]
 RUNS, RESULTS = Path('runs/study'), BENCH/'results'
 MEMBERS = ('crnn', 'crnn, joint stem', 'multilead', 'multilead_shared', 'joint', 'lead')

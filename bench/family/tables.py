@@ -6,8 +6,9 @@ from ecg_nbdev.core import whole_file
 from ecg_nbdev.evaluation import bootstrap, compare, corrected_t_test, drawn_scores
 from ecg_nbdev.predictions import load_predictions, pool_predictions
 from ecg_nbdev.thresholds import apply_thresholds, fit_thresholds
+from train import PEERS
 from .fits import chosen_rate, fit_path
-from .plan import ABLATIONS, FOLDS, KEPT, LONGER, MEMBERS, PEERS, RATES, RESULTS
+from .plan import ABLATIONS, FOLDS, KEPT, LONGER, MEMBERS, RATES, RESULTS
 
 COLUMNS = ['data', 'system', 'approach', 'score', 'value', 'low', 'high', 'fold_mean', 'fold_sd', 'n_records']
 
