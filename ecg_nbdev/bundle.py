@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from .calibration import Calibration
 from .cohort import Cohort, find_records
 from .core import CLASSES, LEADS, BundleError, CohortError, Record, RecordError, whole_file
+from .decoding import operating_point
 from .labels import LabelSets, first_labels, multi_hot
 from .models import create_model
 from .parallel import with_bar
@@ -265,7 +266,7 @@ def from_config(
         how=how if isinstance(how, str) else tuple(how), classes=classes, about=c['about'],
         label_sets=LabelSets(c['label_sets'], classes) if c['label_sets'] else None,
         calibration=Calibration.from_dict(c['calibration']) if c.get('calibration') else None,
-        thresholds=Thresholds.from_dict(c['thresholds']) if c['thresholds'] else None)
+        thresholds=operating_point(c['thresholds']) if c['thresholds'] else None)
 
 # %% ../nbs/80_bundle.ipynb #be7991fe
 def _write_text(path, text):

@@ -13,6 +13,7 @@ __all__ = ['auroc', 'auprc', 'UndefinedScore', 'macro_auroc', 'macro_auprc', 'co
 import warnings
 import numpy as np
 import pandas as pd
+from .charts import reliability_bins, reliability_error, reliability_table
 from .core import CLASSES, ECGError
 
 # %% ../nbs/50_metrics.ipynb #9097bf2f
@@ -345,13 +346,6 @@ def brier(
     "Mean squared error of each class's probability (Brier 1950)."
     return ((np.asarray(prob)-np.asarray(truth, float))**2).mean(0)
 
-# %% ../nbs/50_metrics.ipynb #695970d4
-def _wilson(share, n, z=1.96):
-    "95 % interval of a share seen in n trials (Wilson 1927)."
-    centre = (share+z*z/2/n)/(1+z*z/n)
-    half = z*np.sqrt(share*(1-share)/n+z*z/4/n**2)/(1+z*z/n)
-    return np.minimum(centre-half, share), np.maximum(centre+half, share)
-
 # %% ../nbs/50_metrics.ipynb #caaf6bdc
 def reliability(
     truth:np.ndarray, # (n,) bool
@@ -362,12 +356,7 @@ def reliability(
 
     `said` is the mean probability of a bin, `seen` the frequency of the class in it, `low` and `high` the 95 % interval
     of that frequency (Wilson 1927)."""
-    prob, truth = np.asarray(prob), np.asarray(truth, float)
-    which = np.minimum((prob*bins).astype(int), bins-1)
-    n, said, seen = (np.bincount(which, w, bins) for w in (None, prob, truth))
-    table = pd.DataFrame({'n': n, 'said': _ratio(said, n), 'seen': _ratio(seen, n)})[n > 0]
-    low, high = _wilson(table.seen, table.n)
-    return table.assign(low=low, high=high).rename_axis('bin')
+    return reliability_table(truth, prob, bins)
 
 # %% ../nbs/50_metrics.ipynb #74fae97e
 def calibration_error(
@@ -378,5 +367,4 @@ def calibration_error(
     """Expected calibration error of one class (Naeini et al. 2015).
 
     The gap between probability and frequency in each bin of `reliability`, weighted by its answers."""
-    table = reliability(truth, prob, bins)
-    return float(_ratio((table.n*(table.said-table.seen).abs()).sum(), table.n.sum()))
+    return reliability_error(reliability_bins(truth, prob, bins))

@@ -211,3 +211,15 @@ def test_bad_arguments():
     for call, text in ((lambda: create_model('gan'), 'choose one of'), (lambda: create_model('joint', depth=1), "no option 'depth'"),
                        (lambda: LeadLSTM(lead='V7'), "no lead 'V7'"), (lambda: create_model('crnn', stem='x'), "no stem 'x'")):
         with pytest.raises(ValueError, match=text): call()
+
+
+def test_an_ensemble_trains_on_with_deep_supervision():
+    "What `--pretrain shipped` starts from: members that answer with logits and logits per lead."
+    from ecg_nbdev.losses import create_loss
+    from ecg_nbdev.models import Ensemble
+    pair = Ensemble([create_model('crnn'), create_model('crnn')]).train()
+    x, y = torch.randn(4, 12, 500), torch.eye(9)[:4]
+    create_loss()(pair(x), y).backward()
+    assert all(p.grad is not None for m in pair.members for p in m.join.parameters())
+    mixed = Ensemble([create_model('crnn'), create_model('lead')]).train()
+    assert mixed(x).shape == (4, 9)
