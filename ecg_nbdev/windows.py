@@ -18,10 +18,13 @@ def plan_windows(
     size:int, # samples in a window
     stride:int|None=None, # samples between neighbouring windows, at most; `size` where not given
 )->np.ndarray: # (windows,) first sample of each window
-    "Starts of evenly spread windows that hold every sample, the last one flush with the end; raises ValueError for a stride that leaves gaps."
+    """Starts of evenly spread windows that hold every sample, the last one flush with the end.
+
+    Raises ValueError for a stride that leaves gaps."""
     stride = size if stride is None else stride
     if n < 1: raise ValueError(f'a recording of {n} samples has no window')
-    if not 1 <= stride <= size: raise ValueError(f'a stride of {stride} on windows of {size} samples leaves gaps: choose 1 to {size}')
+    if not 1 <= stride <= size:
+        raise ValueError(f'a stride of {stride} on windows of {size} samples leaves gaps: choose 1 to {size}')
     steps = -(-max(n-size, 0)//stride)  # rounded up: one more window rather than a lost tail
     return np.arange(steps+1)*max(n-size, 0)//max(steps, 1)
 
@@ -61,13 +64,25 @@ class WindowPlan:
 
     def __len__(self): return len(self.record)
 
+    def lost(self)->int:
+        "Samples that no window holds."
+        order = np.lexsort((self.start, self.record))
+        record, start = self.record[order], self.start[order]
+        first = np.diff(record, prepend=-1) > 0 # window of its recording
+        previous = np.where(first, 0, np.r_[0, start[:-1]+self.size][:len(start)]) # where the one before it ends
+        reached = np.zeros(len(self.lengths), np.int64)
+        np.maximum.at(reached, record, start+self.size)
+        return int(np.maximum(start-previous, 0).sum()+np.maximum(self.lengths-reached, 0).sum())
+
     def summary(self)->pd.Series:
-        "How many windows, how many for one recording, how much of them is overlap and padding."
+        "How many windows, how many for one recording, how much of them is overlap and padding, what is lost."
         count = np.bincount(self.record, minlength=len(self.lengths))
-        padding = np.maximum(self.size-self.lengths, 0).sum()
-        return pd.Series({'records': len(self.lengths), 'windows': len(self), 'windows a record, most': int(count.max(initial=0)),
-            'samples used twice or more': float((len(self)*self.size-padding-self.lengths.sum())/max(self.lengths.sum(), 1)),
-            'padding': float(padding/max(len(self)*self.size, 1)), 'samples lost': 0.})
+        samples, padding = self.lengths.sum(), np.maximum(self.size-self.lengths, 0).sum()
+        twice = len(self)*self.size-padding-samples
+        return pd.Series({
+            'records': len(self.lengths), 'windows': len(self), 'windows per record, most': int(count.max(initial=0)),
+            'samples used twice or more': float(twice/max(samples, 1)),
+            'padding': float(padding/max(len(self)*self.size, 1)), 'samples lost': self.lost()})
 
 # %% ../nbs/20_windows.ipynb #9db461ae
 def _mean(prob, record, n):
@@ -80,6 +95,7 @@ def _max(prob, record, n):
     np.maximum.at(out, record, prob)
     return out
 
+# %% ../nbs/20_windows.ipynb #dfd624cf
 def _attention(prob, record, n):
     odds = prob/np.clip(1-prob, 1e-6, None)+1e-6
     return _mean(odds*prob, record, n)/_mean(odds, record, n)
@@ -92,10 +108,11 @@ def stitch(
     record:np.ndarray, # (windows,) which recording each window is cut from: 0 … records−1, each at least once
     how:str|tuple='mean', # a rule of `STITCH`, or one for each class
 )->np.ndarray: # (records, classes) float64
-    "One probability a class for every recording, from those of its windows; raises ValueError for a recording without a window."
+    "One probability per class for every recording, from its windows; ValueError for a recording without a window."
     prob, record = np.asarray(prob, dtype=np.float64), np.asarray(record)
     n = int(record.max(initial=-1))+1
-    if (np.bincount(record, minlength=n) == 0).any(): raise ValueError('a recording has no window: number them 0 … n−1 without a gap')
+    if (np.bincount(record, minlength=n) == 0).any():
+        raise ValueError('a recording has no window: number them 0 … n−1 without a gap')
     if isinstance(how, str): return STITCH[how](prob, record, n)
     return np.concatenate([STITCH[rule](prob[:, [k]], record, n) for k, rule in enumerate(how)], axis=1)
 
