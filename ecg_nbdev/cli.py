@@ -1,4 +1,4 @@
-"""`ecg-train`, `ecg-evaluate`, `ecg-predict`, `ecg-synth`, `ecg-fetch`, `ecg-ingest`, `ecg-export`: thin wrappers around the functions of the other pages
+"""`ecg-train`, `ecg-evaluate`, `ecg-predict` and four more: thin wrappers around the functions of the other pages
 
 Docs: https://ecg-nbdev.github.io/ecg_nbdev/cli.html.md"""
 

@@ -159,7 +159,8 @@ class Cohort:
         seconds, labels = t.n_samples/t.fs, t.labels.map(split_labels)
         counts = {name: int(labels.map(lambda names: name in names).sum()) for name in self.classes}
         return {'records': len(t), 'patients': t.patient.nunique(), 'hours': round(seconds.sum()/3600, 2),
-            'shortest, s': seconds.min(), 'median, s': seconds.median(), 'longest, s': seconds.max(), **counts, 'no label': int((t.labels == '').sum())}
+            'shortest, s': seconds.min(), 'median, s': seconds.median(), 'longest, s': seconds.max(),
+            **counts, 'no label': int((t.labels == '').sum())}
 
     def summary(self)->pd.DataFrame:
         "Records, lengths and label counts, a column a source; what was skipped, for all."

@@ -67,18 +67,29 @@ class WindowDL(TfmdDL):
     def create_batches(self, samps):
         for idxs in chunked(samps, self.bs, self.drop_last): yield self.dataset.batch(idxs)
 
-    def titles(self, y)->list:
-        "A title a window: the names of its classes."
+    def titles(self,
+        y:torch.Tensor, # (windows, classes) multi-hot, or (windows,) numbers of label sets
+    )->list:
+        "A title per window: the names of its classes."
         if y.ndim == 1: return [self.names[int(i)] if i >= 0 else 'unseen set' for i in y]
         return [', '.join(n for n, on in zip(self.names, row) if on) or '–' for row in (y > .5).tolist()]
 
-    def show_batch(self, b=None, max_n=6, **kwargs):
+    def show_batch(self,
+        b=None, # a batch; the next one
+        max_n:int=6, # windows at most
+        **kwargs, # of `plot_batch`
+    ):
         "Draw the first `max_n` windows of a batch, each titled with its labels."
         from ecg_nbdev.plots import plot_batch
         x, y = b or self.one_batch()
         return plot_batch(np.asarray(x[:max_n].cpu()), self.titles(y[:max_n]), fs=self.dataset.store.fs, **kwargs)
 
-    def show_results(self, b, out, max_n=6, **kwargs):
+    def show_results(self,
+        b, # a batch
+        out:torch.Tensor, # (windows, outputs) logits
+        max_n:int=6, # windows at most
+        **kwargs, # of `plot_batch`
+    ):
         "Draw windows titled with what they are and what the model says of them, from its logits `out`."
         from ecg_nbdev.plots import plot_batch
         x, y = b

@@ -1,4 +1,4 @@
-"""Every score of one part of the predictions, computed once; intervals around them; and a comparison of two systems that does not fool itself
+"""Every score, computed once; intervals around them; and a comparison of two systems that does not fool itself
 
 Docs: https://ecg-nbdev.github.io/ecg_nbdev/evaluation.html.md"""
 

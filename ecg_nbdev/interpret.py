@@ -102,7 +102,7 @@ def table(self:ECGInterpretation,
 @patch
 def show_results(self:ECGInterpretation,
     idxs=range(6), # numbers of recordings
-    seconds:float=10., # drawn of each, from its start
+    seconds:float=10., # length drawn of each, s, from its start
     **kwargs, # of `plot_batch`
 ): # the figure
     "Draw recordings titled true → said, loss and name; right answers in blue, others in red."

@@ -32,7 +32,10 @@ class BCE(nn.Module):
         weight = None if weight is None else torch.as_tensor(weight, dtype=torch.float32)
         self.register_buffer('weight', weight, persistent=False)
 
-    def forward(self, logits, target):
+    def forward(self,
+        logits:torch.Tensor, # (windows, classes)
+        target:torch.Tensor, # (windows, classes) 0 to 1
+    )->torch.Tensor: # the mean loss
         target = smoothed(target.float(), self.smoothing)
         return F.binary_cross_entropy_with_logits(logits, target, pos_weight=self.weight)
 
@@ -58,7 +61,10 @@ class Focal(nn.Module):
         super().__init__()
         self.gamma, self.alpha, self.smoothing = gamma, alpha, smoothing
 
-    def forward(self, logits, target):
+    def forward(self,
+        logits:torch.Tensor, # (windows, classes)
+        target:torch.Tensor, # (windows, classes) 0 to 1
+    )->torch.Tensor: # the mean loss
         target = smoothed(target.float(), self.smoothing)
         p = torch.sigmoid(logits)
         surprise = (p*(1-target)+(1-p)*target)**self.gamma
@@ -78,7 +84,10 @@ class Asymmetric(nn.Module):
         super().__init__()
         self.gamma_neg, self.gamma_pos, self.margin, self.smoothing = gamma_neg, gamma_pos, margin, smoothing
 
-    def forward(self, logits, target):
+    def forward(self,
+        logits:torch.Tensor, # (windows, classes)
+        target:torch.Tensor, # (windows, classes) 0 to 1
+    )->torch.Tensor: # the mean loss
         target = smoothed(target.float(), self.smoothing)
         p = torch.sigmoid(logits)
         shifted = (p-self.margin).clamp(min=0)
@@ -95,7 +104,10 @@ class PowersetCE(nn.Module):
         super().__init__()
         self.smoothing = smoothing
 
-    def forward(self, logits, target):
+    def forward(self,
+        logits:torch.Tensor, # (windows, sets)
+        target:torch.Tensor, # (windows,) number of the label set, −1 for one that is not known
+    )->torch.Tensor: # the mean loss
         seen = target >= 0
         loss = F.cross_entropy(logits, target.clamp(min=0).long(), label_smoothing=self.smoothing, reduction='none')
         return (loss*seen).sum()/seen.sum().clamp(min=1)
@@ -110,7 +122,10 @@ class DeepSupervision(nn.Module):
         super().__init__()
         self.loss, self.share = loss, share
 
-    def forward(self, output, target):
+    def forward(self,
+        output, # (windows, classes) logits, or these with (windows, 12, classes) logits of each lead
+        target:torch.Tensor, # (windows, classes) 0 to 1
+    )->torch.Tensor: # the mean loss
         if torch.is_tensor(output): return self.loss(output, target)
         logits, lead_logits = output
         window, lead = torch.where(~lead_logits[..., 0].isnan())

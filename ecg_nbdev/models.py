@@ -92,7 +92,10 @@ class LeadEmbedding(nn.Module):
     ):
         super().__init__()
         self.linear, self.lead = nn.Linear(n_in, n_out), nn.Parameter(torch.zeros(len(LEADS), 1, 1, n_out))
-    def forward(self, x): return self.linear(x)+self.lead  # (12, steps, B, n_in) → (12, steps, B, n_out)
+    def forward(self,
+        x:torch.Tensor, # (12, steps, B, n_in)
+    )->torch.Tensor: # (12, steps, B, n_out)
+        return self.linear(x)+self.lead
 
 # %% ../nbs/40_models.ipynb #3cf375f5
 def joining(
@@ -319,7 +322,7 @@ _FLOPS = {nn.LSTM: _recurrent_flops, nn.GRU: _recurrent_flops, nn.Linear: _linea
 # %% ../nbs/40_models.ipynb #835abe0e
 def forward_cost(
     model:nn.Module, # any network
-    x:torch.Tensor, # its input
+    x:torch.Tensor, # (B, 12, n) its input
 )->dict: # flops, steps
     """Operations of a forward pass, and the steps that follow each other.
 

@@ -1,4 +1,4 @@
-"""One page that holds a whole evaluation: scores with intervals, curves, confusion, the worst mistakes, and a slider that moves each threshold
+"""One page that holds a whole evaluation: scores, intervals, curves, the worst mistakes, a slider for each threshold
 
 Docs: https://ecg-nbdev.github.io/ecg_nbdev/report.html.md"""
 

@@ -101,7 +101,7 @@ def best_threshold(
 
 # %% ../nbs/60_thresholds.ipynb #eeda66bb
 def log_odds(
-    p:np.ndarray, # probabilities
+    p:np.ndarray, # (…,) probabilities
 )->np.ndarray: # of the same shape
     "Log odds of probabilities, kept finite."
     p = np.clip(p, 1e-6, 1-1e-6)

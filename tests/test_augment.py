@@ -18,7 +18,8 @@ def seeded(seed=0): return torch.Generator().manual_seed(seed)
 
 def same(a, b): return torch.equal(a.isnan(), b.isnan()) and torch.equal(a.nan_to_num(0.), b.nan_to_num(0.))
 
-RECIPE = {'crop': {'size': 200}, 'warp_time': {}, 'scale': {}, 'noise': {'share': .5}, 'wander': {'fs': 100}, 'drop_leads': {'p': .3}, 'mixup': {}}
+RECIPE = {'crop': {'size': 200}, 'warp_time': {}, 'scale': {}, 'noise': {'share': .5}, 'wander': {'fs': 100},
+          'drop_leads': {'p': .3}, 'mixup': {}}
 
 def test_import_is_light():
     code = "import sys, ecg_nbdev.augment; sys.exit('torch' in sys.modules)"
@@ -76,7 +77,8 @@ def test_a_lead_is_left(p, seed):
 def test_mixup_shares():
     x, y = torch.arange(6.)[:, None, None].expand(6, 12, 10).clone(), torch.eye(6)
     mixed, target = mixup(x, y, 1., seeded())
-    assert torch.allclose(mixed[:, 0, 0], target@torch.arange(6.), atol=1e-5)   # signals and targets in the same proportion
+    # signals and targets in the same proportion
+    assert torch.allclose(mixed[:, 0, 0], target@torch.arange(6.), atol=1e-5)
     assert torch.allclose(target.sum(1), torch.ones(6)) and (target.diagonal() >= .5-1e-6).all()
 
 def test_mixup_fills_no_holes():
@@ -99,7 +101,10 @@ def test_share_of_windows():
     changed = (Augment({'noise': {'share': .25}})(x) != x).any(-1).any(-1)
     assert 70 < changed.sum() < 130
 
-@pytest.mark.parametrize('spec, message', [({'spin': {}}, "no augmentation 'spin'"), ({'noise': {'db': 3}}, "no option 'db'"), ({'crop': {'share': .5}}, "no option 'share'")])
+@pytest.mark.parametrize('spec, message', [
+    ({'spin': {}}, "no augmentation 'spin'"),
+    ({'noise': {'db': 3}}, "no option 'db'"),
+    ({'crop': {'share': .5}}, "no option 'share'")])
 def test_bad_recipes(spec, message):
     with pytest.raises(ValueError, match=message): Augment(spec)
 

@@ -19,13 +19,14 @@ needs_data = pytest.mark.skipif(not ECG_DATA, reason='ECG_DATA does not name the
 
 
 def run(command, *args, status=0):
-    done = subprocess.run([BIN/command, *map(str, args)], capture_output=True, text=True, env={**os.environ, 'OMP_NUM_THREADS': '2'})
+    env = {**os.environ, 'OMP_NUM_THREADS': '2'}
+    done = subprocess.run([BIN/command, *map(str, args)], capture_output=True, text=True, env=env)
     assert done.returncode == status, f'{command} {args}: exit {done.returncode}\n{done.stdout}\n{done.stderr}'
     return done
 
 
 def one_line(done):
-    "An error is one line on stderr, and so no traceback."
+    "The error, which is a single line on stderr without a traceback."
     lines = done.stderr.strip().splitlines()
     assert len(lines) == 1, done.stderr
     return lines[0]
@@ -50,9 +51,11 @@ def trained(tmp_path_factory):
 def test_training_writes_all_it_promises(trained):
     root, done = trained
     written = {f.name for f in (root/'model').iterdir()}
-    assert {'model.safetensors', 'config.json', 'MODEL_CARD.md', 'history.csv', 'predictions.csv', 'metrics.json', 'cohort.csv', 'skipped.csv'} <= written
+    assert {'model.safetensors', 'config.json', 'MODEL_CARD.md', 'history.csv', 'predictions.csv', 'metrics.json',
+            'cohort.csv', 'skipped.csv'} <= written
     metrics = json.loads((root/'model'/'metrics.json').read_text())
-    assert {'macro_auroc', 'macro_auprc', 'macro_f1', 'micro_f1', 'exact_match', 'cpsc2018_f1', 'n_records', 'n_skipped', 'per_class'} <= set(metrics)
+    assert {'macro_auroc', 'macro_auprc', 'macro_f1', 'micro_f1', 'exact_match', 'cpsc2018_f1', 'n_records',
+            'n_skipped', 'per_class'} <= set(metrics)
     history = pd.read_csv(root/'model'/'history.csv')
     assert list(history) == ['epoch', 'train_loss', 'valid_loss', 'macro_auroc'] and history.epoch.tolist() == [0, 1]
     predictions = pd.read_csv(root/'model'/'predictions.csv')
@@ -64,7 +67,8 @@ def test_training_writes_all_it_promises(trained):
 def test_the_same_seed_gives_the_same_metrics(trained):
     root, _ = trained
     run('ecg-train', '--data-path', root/'data', '--out', root/'again', '--arch', 'multilead', '--epochs', 2)
-    for file in ('metrics.json', 'history.csv'): assert (root/'again'/file).read_text() == (root/'model'/file).read_text()
+    for file in ('metrics.json', 'history.csv'):
+        assert (root/'again'/file).read_text() == (root/'model'/file).read_text()
 
 
 def test_evaluation_writes_table_report_and_predictions(trained):
@@ -80,7 +84,9 @@ def test_evaluation_writes_table_report_and_predictions(trained):
 
 
 def test_evaluation_repeats_the_scores_of_training_and_leaves_out_what_was_seen(trained):
-    "The store behind training and the files behind evaluation go through one predictor: they differ by what the store rounds, 1 µV."
+    """Training reads a store, evaluation reads files; both go through one predictor.
+
+    Their probabilities differ by what the store rounds, 1 µV."""
     root, _ = trained
     done = run('ecg-evaluate', '--test-path', root/'data', '--model', root/'model', '--out', root/'once-more')
     ours, theirs = (pd.read_csv(root/folder/'predictions.csv', index_col='record') for folder in ('once-more', 'model'))
@@ -101,9 +107,10 @@ def test_a_folder_whose_labelled_recordings_were_all_seen_is_refused(trained, tm
     shutil.copy(root/'data'/'REFERENCE.csv', tmp_path/'nameless')
     without_labels(tmp_path/'nameless')
     for file in (tmp_path/'nameless').iterdir(): shutil.copy(file, tmp_path/'known')
-    done = run('ecg-evaluate', '--test-path', tmp_path/'known', '--model', root/'model', '--out', tmp_path/'out', status=1)
+    model = ('--model', root/'model', '--out', tmp_path/'out')
+    done = run('ecg-evaluate', '--test-path', tmp_path/'known', *model, status=1)
     assert 'has seen all 3 labelled recordings' in one_line(done) and str(tmp_path/'known') in one_line(done)
-    done = run('ecg-evaluate', '--test-path', tmp_path/'nameless', '--model', root/'model', '--out', tmp_path/'out', status=1)
+    done = run('ecg-evaluate', '--test-path', tmp_path/'nameless', *model, status=1)
     assert 'is labelled with one of the classes' in one_line(done)
 
 
@@ -118,26 +125,32 @@ def test_prediction_speaks_json_and_csv(trained):
 
 def test_a_label_set_a_class_is_an_option_of_training(trained, tmp_path):
     root, _ = trained
-    run('ecg-train', '--data-path', root/'data', '--out', tmp_path/'sets', '--arch', 'crnn', '--epochs', 1, '--approach', 'powerset')
+    run('ecg-train', '--data-path', root/'data', '--out', tmp_path/'sets',
+        '--arch', 'crnn', '--epochs', 1, '--approach', 'powerset')
     config = json.loads((tmp_path/'sets'/'config.json').read_text())
-    assert config['thresholds'] is None and ['RBBB'] in config['label_sets'] and config['model']['n_classes'] == len(config['label_sets'])
+    assert config['thresholds'] is None and ['RBBB'] in config['label_sets']
+    assert config['model']['n_classes'] == len(config['label_sets'])
     file = sorted((root/'data').rglob('*.hea'))[0]
     assert json.loads(run('ecg-predict', file, '--model', tmp_path/'sets').stdout)[0]['labels'] in config['label_sets']
 
 
 def test_calibration_is_an_option_of_training(trained, tmp_path):
     root, _ = trained
-    run('ecg-train', '--data-path', root/'data', '--out', tmp_path/'calibrated', '--arch', 'multilead', '--epochs', 2, '--calibrate', 'platt')
-    plain, calibrated = (json.loads((folder/'config.json').read_text()) for folder in (root/'model', tmp_path/'calibrated'))
+    run('ecg-train', '--data-path', root/'data', '--out', tmp_path/'calibrated',
+        '--arch', 'multilead', '--epochs', 2, '--calibrate', 'platt')
+    folders = root/'model', tmp_path/'calibrated'
+    plain, calibrated = (json.loads((folder/'config.json').read_text()) for folder in folders)
     assert plain['calibration'] is None and [c['method'] for c in calibrated['calibration']['curves']] == ['platt']*9
     assert calibrated['thresholds']['values'] != plain['thresholds']['values']
-    before, after = (pd.read_csv(folder/'predictions.csv')[list(CLASSES)] for folder in (root/'model', tmp_path/'calibrated'))
+    before, after = (pd.read_csv(folder/'predictions.csv')[list(CLASSES)] for folder in folders)
     np.testing.assert_allclose(Calibration.from_dict(calibrated['calibration']).apply(before), after, atol=2e-3)
     assert not np.allclose(before, after, atol=.01)
     file = sorted((root/'data').rglob('*.hea'))[0]
     said = json.loads(run('ecg-predict', file, '--model', tmp_path/'calibrated').stdout)[0]
     assert said['probabilities']['AF'] == pytest.approx(after.AF[0], abs=2e-3)
-    assert 'isotonic' in one_line(run('ecg-train', '--data-path', root/'data', '--out', tmp_path/'x', '--epochs', 1, '--calibrate', 'plat', status=1))
+    done = run('ecg-train', '--data-path', root/'data', '--out', tmp_path/'x', '--epochs', 1,
+               '--calibrate', 'plat', status=1)
+    assert 'isotonic' in one_line(done)
 
 
 def test_the_shipped_model_predicts_without_a_model_named(trained):
@@ -155,13 +168,15 @@ def test_the_shipped_model_predicts_without_a_model_named(trained):
     ('ecg-fetch', ('cpsc2018', '/nowhere', '--host', 'http://127.0.0.1:9'), 'http://127.0.0.1:9'),
 ])
 def test_a_mistake_is_one_line_and_status_one(command, args, says, tmp_path):
-    assert says in one_line(run(command, *args, *(('--out', tmp_path/'out') if command in ('ecg-train', 'ecg-evaluate') else ()), status=1))
+    out = ('--out', tmp_path/'out') if command in ('ecg-train', 'ecg-evaluate') else ()
+    assert says in one_line(run(command, *args, *out, status=1))
 
 
 def test_an_empty_folder_is_named(tmp_path):
     (tmp_path/'empty').mkdir()
     for command, path in (('ecg-train', '--data-path'), ('ecg-evaluate', '--test-path')):
-        assert str(tmp_path/'empty') in one_line(run(command, path, tmp_path/'empty', '--out', tmp_path/'out', status=1))
+        done = run(command, path, tmp_path/'empty', '--out', tmp_path/'out', status=1)
+        assert str(tmp_path/'empty') in one_line(done)
     assert str(tmp_path/'empty') in one_line(run('ecg-predict', tmp_path/'empty', status=1))
 
 
@@ -189,7 +204,7 @@ def test_wrong_usage_is_status_two():
 
 @pytest.mark.parametrize('command', ['ecg-train', 'ecg-evaluate', 'ecg-predict', 'ecg-synth'])
 def test_help_imports_nothing_heavy(command):
-    "Help must not wait for torch: the modules that are imported are looked at, not the clock."
+    "Help must not wait for torch. The imported modules are checked; no time is measured."
     done = subprocess.run([sys.executable, '-X', 'importtime', BIN/command, '--help'], capture_output=True, text=True)
     imported = {line.rsplit('|', 1)[-1].strip() for line in done.stderr.splitlines()}
     assert done.returncode == 0 and '--help' in done.stdout
@@ -205,6 +220,33 @@ def test_odd_and_bad_recordings_are_counted_or_named(trained, tmp_path):
     for file in (odd/'header-without-signal'/'I0001.hea', odd/'pointer-text-not-signal'/'00001_hr.hea'):
         done = run('ecg-predict', file, '--model', root/'model', status=1)
         assert file.stem in one_line(done)
-    done = run('ecg-evaluate', '--test-path', Path(ECG_DATA)/'georgia', '--model', root/'model', '--out', tmp_path/'georgia')
+    done = run('ecg-evaluate', '--test-path', Path(ECG_DATA)/'georgia',
+               '--model', root/'model', '--out', tmp_path/'georgia')
     metrics = json.loads((tmp_path/'georgia'/'metrics.json').read_text())
     assert metrics['n_records'] == 29 and metrics['n_without_class'] == 27
+
+
+def test_training_goes_on_from_the_shipped_model(tmp_path):
+    "What README and --help offer: any labelled folder, a process of its own, the model that ships."
+    run('ecg-synth', tmp_path/'data', '--n', 40, '--seed', 5)
+    done = run('ecg-train', '--data-path', tmp_path/'data', '--pretrain', 'shipped', '--epochs', 1,
+               '--out', tmp_path/'model')
+    config = json.loads((tmp_path/'model'/'config.json').read_text())
+    assert config['model']['arch'] == 'ensemble' and config['about']['pretrain'] == 'shipped'
+    assert 'macro AUROC' in done.stdout
+    answers = json.loads(run('ecg-predict', tmp_path/'data'/'S00001.hea', '--model', tmp_path/'model').stdout)
+    assert set(answers[0]['probabilities']) == set(CLASSES)
+
+
+def test_label_sets_can_answer_and_are_saved(tmp_path):
+    "`--decode sets`: the model folder holds the decoder, and prediction and evaluation use it."
+    run('ecg-synth', tmp_path/'data', '--n', 60, '--seed', 6)
+    run('ecg-train', '--data-path', tmp_path/'data', '--epochs', 1, '--decode', 'sets', '--out', tmp_path/'model')
+    point = json.loads((tmp_path/'model'/'config.json').read_text())['thresholds']
+    assert point['kind'] == 'SetDecoder'
+    known = {tuple(c for c, on in zip(point['classes'], row) if on) for row in point['sets']}
+    answers = json.loads(run('ecg-predict', tmp_path/'data', '--model', tmp_path/'model').stdout)
+    assert {tuple(a['labels']) for a in answers} <= known
+    run('ecg-synth', tmp_path/'other', '--n', 10, '--seed', 7)
+    run('ecg-evaluate', '--test-path', tmp_path/'other', '--model', tmp_path/'model', '--out', tmp_path/'scores')
+    assert 'no thresholds to move' in (tmp_path/'scores'/'report.html').read_text(encoding='utf-8')

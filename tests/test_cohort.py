@@ -1,6 +1,5 @@
 "Scanning data sets: labels row by row, records that stand twice, what is skipped, folds."
 import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,8 @@ real = pytest.mark.skipif(not ECG_DATA, reason='ECG_DATA does not name the folde
 
 
 def made_up(name, seed=0, n=1000, **kw):
-    return Record(np.random.default_rng(seed).normal(0, 0.5, (12, n)), **{'fs': 500, 'id': name, 'labels': ('AF',), **kw})
+    signal = np.random.default_rng(seed).normal(0, 0.5, (12, n))
+    return Record(signal, **{'fs': 500, 'id': name, 'labels': ('AF',), **kw})
 
 
 # --- real data sets
@@ -34,13 +34,15 @@ def test_labels_row_by_row(source):
     assert sorted(table.index) == sorted(known.index) and not len(cohort.skipped)
     known = known.loc[table.index]
     assert table.labels.tolist() == known.labels9.tolist()
-    assert table.n_samples.tolist() == known.n_samples.astype(int).tolist() and table.fs.tolist() == known.fs.astype(float).tolist()
+    assert table.n_samples.tolist() == known.n_samples.astype(int).tolist()
+    assert table.fs.tolist() == known.fs.astype(float).tolist()
     assert table.sex.tolist() == known.sex.str[0].tolist() and table.source.unique().tolist() == [source]
     assert np.allclose(table.age, pd.to_numeric(known.age, errors='coerce'), equal_nan=True)
     assert table.other.tolist() == [len(set(dx.split(','))-NINE) for dx in known.dx]
 
 
-NINE = {'426783006', '164889003', '270492004', '164909002', '733534002', '59118001', '713427006', '284470004', '63593006', '164884008', '427172004', '17338001', '429622005', '164931005'}
+NINE = {'426783006', '164889003', '270492004', '164909002', '733534002', '59118001', '713427006', '284470004',
+        '63593006', '164884008', '427172004', '17338001', '429622005', '164931005'}
 
 
 @real
@@ -51,11 +53,13 @@ def test_cpsc2018():
     assert len(table) == known.record.nunique() == 123 and not len(cohort.skipped)
     assert table.labels.to_dict() == dict(zip(known.record, known.labels))
     assert (cohort.duplicates.case == 'copy').all() and len(cohort.duplicates) == len(known)-123
-    for row in cohort.duplicates.itertuples(): assert np.array_equal(read_record(row.path).signal, read_record(row.same_as).signal)
+    for row in cohort.duplicates.itertuples():
+        assert np.array_equal(read_record(row.path).signal, read_record(row.same_as).signal)
     assert cohort.unread == 6877-123
     assert list(cohort.table.columns) == COLUMNS and cohort.table.id.is_monotonic_increasing
     counts = cohort.summary()['all']
-    assert [counts[name] for name in ('RBBB', 'AF', 'Normal', 'STD', 'PVC', 'PAC', 'STE', 'I-AVB', 'LBBB')] == [25, 19, 16, 16, 14, 12, 10, 8, 7]
+    names = ('RBBB', 'AF', 'Normal', 'STD', 'PVC', 'PAC', 'STE', 'I-AVB', 'LBBB')
+    assert [counts[name] for name in names] == [25, 19, 16, 16, 14, 12, 10, 8, 7]
     assert set(table.source) == {'records-textdx', 'records-snomed', 'records-original-mat'}
     # a subfolder alone finds the table above it
     assert scan(Path(ECG_DATA)/'cpsc2018/records-original-mat').table.labels.ne('').all()
@@ -72,16 +76,20 @@ def test_no_recording_stands_twice_unnoticed():
         other = first.setdefault(key, row)
         assert other.patient == row.patient, (other.path, row.path)
     twins = cohort.duplicates[cohort.duplicates.case == 'twin']
-    assert {frozenset((Path(a).stem, Path(b).stem)) for a, b in zip(twins.path, twins.same_as)} == {frozenset(('E07509', 'E07510')), frozenset(('HR00001', '00001_hr'))}
+    pairs = {frozenset((Path(a).stem, Path(b).stem)) for a, b in zip(twins.path, twins.same_as)}
+    assert pairs == {frozenset(('E07509', 'E07510')), frozenset(('HR00001', '00001_hr'))}
 
 
 @real
 def test_odd_inputs():
     cohort = scan(f'{ECG_DATA}/odd-inputs')
-    assert sorted(cohort.table.id) == ['A0001', 'A0002', 'A0003', 'ETEST', 's0010_re'] and (cohort.table.labels == '').all()
-    assert len(cohort.skipped) == 12+3+2 and len(cohort)+len(cohort.skipped)+len(cohort.duplicates) == len(find_records(f'{ECG_DATA}/odd-inputs'))
+    assert sorted(cohort.table.id) == ['A0001', 'A0002', 'A0003', 'ETEST', 's0010_re']
+    assert (cohort.table.labels == '').all()
+    n_found = len(find_records(f'{ECG_DATA}/odd-inputs'))
+    assert len(cohort.skipped) == 12+3+2 and len(cohort)+len(cohort.skipped)+len(cohort.duplicates) == n_found
     assert cohort.skipped.reason.str.contains('Git LFS').sum() == 2
-    with pytest.raises(CohortError, match='none of its 3 recordings can be used.*missing'): scan(f'{ECG_DATA}/odd-inputs/header-without-signal')
+    with pytest.raises(CohortError, match='none of its 3 recordings can be used.*missing'):
+        scan(f'{ECG_DATA}/odd-inputs/header-without-signal')
     with pytest.raises(RecordError): scan(f'{ECG_DATA}/odd-inputs', on_error='raise')
 
 
@@ -99,11 +107,14 @@ def test_layouts_give_the_same_table(tmp_path):
 
 def test_matlab_layout_in_parallel(tmp_path):
     for i in range(25):
-        scipy.io.savemat(tmp_path/f'A{i:02d}.mat', {'ECG': dict(sex='Male', age=50+i, data=made_up('x', i, 600+i).signal.astype(float))}, do_compression=True)
+        ecg = dict(sex='Male', age=50+i, data=made_up('x', i, 600+i).signal.astype(float))
+        scipy.io.savemat(tmp_path/f'A{i:02d}.mat', {'ECG': ecg}, do_compression=True)
     (tmp_path/'A30.mat').write_bytes(b'no matlab')
-    (tmp_path/'REFERENCE.csv').write_text('Recording,First_label,Second_label,Third_label\n'+''.join(f'A{i:02d},{i % 9+1},,\n' for i in range(25)))
+    rows = ''.join(f'A{i:02d},{i % 9+1},,\n' for i in range(25))
+    (tmp_path/'REFERENCE.csv').write_text('Recording,First_label,Second_label,Third_label\n'+rows)
     cohort = scan(tmp_path, progress=False)
-    assert cohort.table.n_samples.tolist() == [600+i for i in range(25)] and cohort.table.age.tolist() == [50.+i for i in range(25)]
+    assert cohort.table.n_samples.tolist() == [600+i for i in range(25)]
+    assert cohort.table.age.tolist() == [50.+i for i in range(25)]
     assert cohort.table.labels.tolist() == [CLASSES[i % 9] for i in range(25)]
     assert cohort.skipped.path.tolist() == [str(tmp_path/'A30.mat')]
     with pytest.raises(RecordError, match='A30.mat'): scan(tmp_path, on_error='raise', progress=False)
@@ -111,7 +122,8 @@ def test_matlab_layout_in_parallel(tmp_path):
 
 def test_the_label_table_wins_and_the_nearest_holds(tmp_path):
     head = 'Recording,First_label,Second_label,Third_label\n'
-    for i, folder in enumerate(('a', 'b', 'b')): write_record(made_up(f'A{i}', i, labels=('AF', 'RBBB')), tmp_path/folder)
+    for i, folder in enumerate(('a', 'b', 'b')):
+        write_record(made_up(f'A{i}', i, labels=('AF', 'RBBB')), tmp_path/folder)
     (tmp_path/'REFERENCE.csv').write_text(head+'A0,5,2,\nA1,1,,\n')
     (tmp_path/'b'/'REFERENCE.csv').write_text(head+'A1,7,,\nA9,7,,\n')
     cohort = scan(tmp_path)
@@ -135,7 +147,9 @@ def test_copies_twins_namesakes(tmp_path):
     write_record(made_up('A1', 1), tmp_path/'s1'); write_record(made_up('A1', 1), tmp_path/'s2')      # a copy
     write_record(made_up('A2', 2), tmp_path/'s1'); write_record(made_up('A2', 22), tmp_path/'s2')     # namesakes
     write_record(made_up('A3', 3, patient='P'), tmp_path/'s1'); write_record(made_up('B3', 3), tmp_path/'s2')  # twins
-    write_record(made_up('A4', 4, labels=()), tmp_path/'s1'); write_record(made_up('A4', 4), tmp_path/'s2')  # the copy with labels counts
+    # the copy with labels counts
+    write_record(made_up('A4', 4, labels=()), tmp_path/'s1')
+    write_record(made_up('A4', 4), tmp_path/'s2')
     cohort = scan(tmp_path)
     assert cohort.table.id.tolist() == ['A1', 'A3', 'A4', 'B3', 's1-A2', 's2-A2']
     assert cohort.table.patient.tolist() == ['A1', 'P', 'A4', 'P', 's1-A2', 's2-A2']
@@ -146,7 +160,8 @@ def test_copies_twins_namesakes(tmp_path):
 def test_a_matlab_copy_of_a_wfdb_record(tmp_path):
     record = read_record(write_record(made_up('A1', 1), tmp_path/'wfdb'))
     (tmp_path/'mat').mkdir()
-    for name in ('A1', 'Z9'): scipy.io.savemat(tmp_path/'mat'/f'{name}.mat', {'ECG': dict(sex='Male', age=5, data=record.signal.astype(float))})
+    ecg = dict(sex='Male', age=5, data=record.signal.astype(float))
+    for name in ('A1', 'Z9'): scipy.io.savemat(tmp_path/'mat'/f'{name}.mat', {'ECG': ecg})
     cohort = scan(tmp_path)
     assert cohort.table.id.tolist() == ['A1', 'Z9'] and cohort.table.patient.tolist() == ['A1', 'A1']
     assert cohort.table.path[0].endswith('wfdb/A1.hea') and cohort.duplicates.case.tolist() == ['copy', 'twin']
@@ -174,17 +189,21 @@ def test_save_and_relative_paths(tmp_path, monkeypatch):
     cohort = scan('set')
     cohort.save('out')
     assert sorted(os.listdir('out')) == ['cohort.csv', 'duplicates.csv', 'skipped.csv']
-    assert Path(cohort.table.path[0]).is_absolute() and pd.read_csv('out/cohort.csv', keep_default_na=False).labels.tolist() == ['']
+    assert Path(cohort.table.path[0]).is_absolute()
+    assert pd.read_csv('out/cohort.csv', keep_default_na=False).labels.tolist() == ['']
 
 
 # --- folds
 
 def table_of(labels, people=1):
-    return pd.DataFrame({'id': [f'A{i:05d}' for i in range(len(labels))], 'patient': [f'P{i//people:05d}' for i in range(len(labels))], 'labels': labels})
+    rows = range(len(labels))
+    return pd.DataFrame({'id': [f'A{i:05d}' for i in rows], 'patient': [f'P{i//people:05d}' for i in rows],
+                         'labels': labels})
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.lists(st.lists(st.sampled_from(CLASSES), unique=True, max_size=3).map(';'.join), min_size=20, max_size=120), st.integers(1, 3), st.integers(2, 6), st.integers(0, 5))
+@given(st.lists(st.lists(st.sampled_from(CLASSES), unique=True, max_size=3).map(';'.join), min_size=20, max_size=120),
+       st.integers(1, 3), st.integers(2, 6), st.integers(0, 5))
 def test_folds_part_no_patient_and_ignore_row_order(labels, people, k, seed):
     table = table_of(labels, people)
     fold = make_folds(table, k, seed)
@@ -192,7 +211,8 @@ def test_folds_part_no_patient_and_ignore_row_order(labels, people, k, seed):
     order = np.random.default_rng(seed).permutation(len(table))
     assert (make_folds(table.iloc[order], k, seed) == fold[order]).all()
     part = split_cohort(table, 0.2, 0.2, seed)
-    assert (split_cohort(table.iloc[order], 0.2, 0.2, seed) == part[order]).all() and pd.Series(part).groupby(table.patient).nunique().max() == 1
+    assert (split_cohort(table.iloc[order], 0.2, 0.2, seed) == part[order]).all()
+    assert pd.Series(part).groupby(table.patient).nunique().max() == 1
 
 
 @real

@@ -1,5 +1,5 @@
-"""Scores of saved predictions: draws equal loops, cheats are refused, calibration and decoding learn from validation recordings alone,
-and no recording both chooses and reports."""
+"""Scores of saved predictions: draws equal loops, cheats are refused, calibration and decoding learn from validation
+recordings alone, and no recording both chooses and reports."""
 import json
 from dataclasses import replace
 
@@ -10,12 +10,14 @@ from scipy.stats import t as student
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
-from ecg_nbdev.calibration import CALIBRATION_METHODS, Calibration, apply_curve, choose_curve, fit_calibration, fit_curve
+from ecg_nbdev.calibration import (CALIBRATION_METHODS, Calibration, apply_curve, choose_curve, fit_calibration,
+                                   fit_curve)
 from ecg_nbdev.core import CLASSES, CohortError, ECGError
 from ecg_nbdev.decoding import UTILITIES, SetDecoder, fit_decoder
-from ecg_nbdev.evaluation import (SCORES, bootstrap, compare, corrected_t_test, drawn_scores, evaluate, scored_part,
+from ecg_nbdev.evaluation import (SCORES, bootstrap, compare, corrected_t_test, drawn_scores, evaluate,
     single_answer)
-from ecg_nbdev.metrics import UndefinedScore, cpsc2018_matrix, cpsc2018_score, exact_match, f_score, macro_auprc, macro_auroc
+from ecg_nbdev.metrics import (UndefinedScore, cpsc2018_matrix, cpsc2018_score, exact_match, f_score, macro_auprc,
+                               macro_auroc)
 from ecg_nbdev.predictions import Predictions, average_predictions, load_predictions, pool_predictions, save_predictions
 from ecg_nbdev.protocol import compare_folds, cross_validate, inner_splits
 from ecg_nbdev.thresholds import Thresholds, apply_thresholds, fit_thresholds
@@ -56,7 +58,9 @@ def test_evaluate_says_what_the_metrics_say_and_json_can_hold_it():
     columns = {'threshold', 'precision', 'recall', 'f1', 'support', 'auroc', 'auprc', 'calibration_error'}
     assert columns <= set(scores['per_class'][0])
     assert 'challenge' in scores
-    for name, (low, high) in ((k, v.values()) for k, v in scores['intervals'].items()): assert low <= scores[name] <= high, name
+    for name, interval in scores['intervals'].items():
+        low, high = interval.values()
+        assert low <= scores[name] <= high, name
 
 
 def test_what_an_evaluation_holds_is_computed_once():
@@ -73,12 +77,14 @@ def test_an_evaluation_answers_where_nobody_has():
     preds, at = answered()
     assert evaluate(replace(preds, answer=None), at).scores == pytest.approx(evaluate(preds, at).scores)
     with pytest.raises(ECGError, match='no answers yet'): evaluate(replace(preds, answer=None))
-    with pytest.raises(ECGError, match='not given by these thresholds'): evaluate(preds, replace(at, values=at.values/2))
+    with pytest.raises(ECGError, match='not given by these thresholds'):
+        evaluate(preds, replace(at, values=at.values/2))
 
 
 def test_each_source_is_scored_as_if_it_were_alone():
     preds, at = answered()
-    rows = evaluate(preds, at, sources={i: 'odd' if int(i[1:]) % 2 else 'even' for i in preds.ids}).by_source.set_index('source')
+    sources = {i: 'odd' if int(i[1:]) % 2 else 'even' for i in preds.ids}
+    rows = evaluate(preds, at, sources=sources).by_source.set_index('source')
     odd = evaluate(preds.take(np.arange(300) % 2 == 1), at)
     for name in SCORES: assert rows.loc['odd', name] == pytest.approx(odd[name]), name
 
@@ -90,7 +96,8 @@ def test_what_is_undefined_is_null_and_named():
     with pytest.warns(UndefinedScore, match='LBBB'): evaluation = evaluate(none, at, n_boot=0)
     scores = evaluation.to_dict()
     row = scores['per_class'][3]
-    assert scores['undefined'] == ['LBBB'] and row['f1'] is row['auroc'] is row['recall'] is None and row['support'] == 0
+    assert scores['undefined'] == ['LBBB']
+    assert row['f1'] is row['auroc'] is row['recall'] is None and row['support'] == 0
     assert scores['macro_f1'] == pytest.approx(np.mean([r['f1'] for r in scores['per_class'] if r['class'] != 'LBBB']))
     assert np.isnan(evaluation.table.loc['LBBB', 'f1'])
 
@@ -102,7 +109,8 @@ def test_recordings_without_a_class_are_counted_not_scored():
     assert (scores['n_records'], scores['n_without_class']) == (100, 50)
     kept = some.take(some.truth.any(1))
     assert {**evaluate(kept, at, n_boot=5).to_dict(), 'n_without_class': 50} == scores
-    with pytest.raises(ECGError, match='nothing to score'): evaluate(replace(preds, truth=np.zeros_like(preds.truth)), at)
+    with pytest.raises(ECGError, match='nothing to score'):
+        evaluate(replace(preds, truth=np.zeros_like(preds.truth)), at)
 
 
 def test_single_answer_is_one_of_those_given():
@@ -116,7 +124,8 @@ def test_draws_equal_the_loop_over_drawn_recordings(name):
     part = preds.of('test')
     rng = np.random.default_rng(0)
     rows = [rng.integers(60, size=60) for _ in range(5)]
-    drawn = drawn_scores(part, np.array([np.bincount(r, minlength=60) for r in rows], float), [name], single_answer(part, at))[name]
+    weights = np.array([np.bincount(r, minlength=60) for r in rows], float)
+    drawn = drawn_scores(part, weights, [name], single_answer(part, at))[name]
     for value, r in zip(drawn, rows):
         copies = replace(part, **{k: getattr(part, k)[r] for k in ('prob', 'truth', 'answer', 'first')}, key=None)
         alone = evaluate(replace(copies, provenance={'data': 'drawn'}, key=None), replace(at, chosen_on=()))
@@ -158,7 +167,8 @@ def test_cheats_are_refused():
     preds, at = answered()
     everything = replace(preds, role='test')
     scores = (lambda: evaluate(everything, at), lambda: apply_thresholds(everything, at),
-              lambda: bootstrap(everything, thresholds=at), lambda: compare(everything, everything, thresholds=(at, None)))
+              lambda: bootstrap(everything, thresholds=at),
+              lambda: compare(everything, everything, thresholds=(at, None)))
     for score in scores:
         with pytest.raises(CohortError, match='150 of 300 test recordings, R0 the first'): score()
     chosen_on_test = fit_thresholds(replace(preds.of('test'), role='valid'))
@@ -167,7 +177,8 @@ def test_cheats_are_refused():
     decoder = fit_decoder(replace(preds.of('test'), role='valid'))
     with pytest.raises(CohortError, match='150 of 150'): apply_thresholds(preds, decoder)
     with pytest.raises(ECGError, match='no test recordings'): evaluate(replace(preds, role='valid'), at)
-    assert evaluate(preds, at, 'valid').to_dict()['role'] == 'valid'  # one may look at validation scores; they say what they are
+    # one may look at validation scores; they say what they are
+    assert evaluate(preds, at, 'valid').to_dict()['role'] == 'valid'
 
 
 def test_the_lock_survives_files(tmp_path):
@@ -204,8 +215,11 @@ def test_platt_and_isotonic_equal_scikit_learn():
     z = rng.normal(-1, 2, 2000)
     truth, prob = rng.uniform(size=2000) < 1/(1+np.exp(-(.5*z+.7))), 1/(1+np.exp(-z))
     target = np.where(truth, (truth.sum()+1)/(truth.sum()+2), 1/((~truth).sum()+2))
-    both = LogisticRegression(C=1e6, tol=1e-8).fit(np.r_[z, z][:, None], np.r_[np.ones(2000), np.zeros(2000)], sample_weight=np.r_[target, 1-target])  # Platt's soft targets as two weighted rows each
-    assert fit_curve(truth, prob, 'platt')['parameters'] == pytest.approx([both.coef_[0, 0], both.intercept_[0]], abs=1e-3)
+    # Platt's soft targets as two weighted rows each
+    both = LogisticRegression(C=1e6, tol=1e-8).fit(np.r_[z, z][:, None], np.r_[np.ones(2000), np.zeros(2000)],
+                                                   sample_weight=np.r_[target, 1-target])
+    slope_intercept = [both.coef_[0, 0], both.intercept_[0]]
+    assert fit_curve(truth, prob, 'platt')['parameters'] == pytest.approx(slope_intercept, abs=1e-3)
     isotonic = IsotonicRegression(y_min=0, y_max=1, out_of_bounds='clip').fit(prob, truth)
     new = rng.uniform(size=500)
     assert apply_curve(fit_curve(truth, prob, 'isotonic'), new) == pytest.approx(isotonic.predict(new))
@@ -224,30 +238,38 @@ def test_few_positives_choose_no_flexible_curve():
 def test_calibration_learns_from_validation_recordings_alone():
     preds = made()
     is_test = (preds.role == 'test')[:, None]
-    other = replace(preds, prob=np.where(is_test, 1-preds.prob, preds.prob), truth=np.where(is_test, ~preds.truth, preds.truth))
+    other = replace(preds, prob=np.where(is_test, 1-preds.prob, preds.prob),
+                    truth=np.where(is_test, ~preds.truth, preds.truth))
     assert fit_calibration(other).to_dict() == fit_calibration(preds).to_dict()
     calibration = Calibration.from_dict(json.loads(json.dumps(fit_calibration(preds).to_dict())))
-    assert (calibration(preds).prob == fit_calibration(preds)(preds).prob).all() and calibration(apply_thresholds(preds, fit_thresholds(preds))).answer is None
+    assert (calibration(preds).prob == fit_calibration(preds)(preds).prob).all()
+    assert calibration(apply_thresholds(preds, fit_thresholds(preds))).answer is None
     with pytest.raises(ECGError, match='no validation recordings'): fit_calibration(preds.of('test'))
-    with pytest.raises(ECGError, match='give one a class'): Calibration(({'method': 'none'},))
+    with pytest.raises(ECGError, match='give one per class'): Calibration(({'method': 'none'},))
 
 
 # ---- decoding
 
+def expected_utility(answer_, sets, weights, utility):
+    "What an answer is worth on average over the true sets, whose probabilities are `weights`."
+    if utility == 'exact': return sum(w*(answer_ == s).all() for w, s in zip(weights, sets))
+    return sum(w*2*(answer_ & s).sum()/(answer_.sum()+s.sum()) for w, s in zip(weights, sets))
+
+
 @given(st.integers(0, 2**31), st.sampled_from(sorted(UTILITIES)))
 @settings(max_examples=30, deadline=None)
-def test_the_decoder_answers_the_best_paid_set(seed, pays):
+def test_the_decoder_answers_the_set_of_highest_expected_utility(seed, utility):
     rng = np.random.default_rng(seed)
     sets = np.unique(rng.uniform(size=(12, 4)) < .4, axis=0)
     sets = sets[sets.any(1)]
     frequency = rng.dirichlet(np.ones(len(sets)))
-    decoder = SetDecoder(sets, frequency, frequency@sets*.98+.01, CLASSES[:4], pays=pays)
+    decoder = SetDecoder(sets, frequency, frequency@sets*.98+.01, CLASSES[:4], utility=utility)
     prob = rng.uniform(size=(10, 4))
     posterior = decoder.posterior(prob)
     assert posterior.sum(1) == pytest.approx(np.ones(10))
     for answer_, weights in zip(decoder.decode(prob), posterior):
-        value = lambda a: sum(w*((a == s).all() if pays == 'exact' else 2*(a & s).sum()/(a.sum()+s.sum())) for w, s in zip(weights, sets))
-        assert value(answer_) == pytest.approx(max(value(s) for s in sets))
+        values = [expected_utility(s, sets, weights, utility) for s in sets]
+        assert expected_utility(answer_, sets, weights, utility) == pytest.approx(max(values))
 
 
 def test_posterior_by_bayes_rule():
@@ -272,50 +294,55 @@ def test_no_recording_trains_chooses_and_reports(k, inner, seed):
         splits = inner_splits(folds, outer, inner)
         report = set(np.flatnonzero(folds == outer))
         assert len(splits) == inner and len({frozenset(v) for _, v in splits}) == inner
-        for train, valid in splits: assert len(train) and not set(train) & set(valid) and not (set(train) | set(valid)) & report
+        for train, valid in splits:
+            assert len(train) and not set(train) & set(valid) and not (set(train) | set(valid)) & report
 
 
 def spying(log, truth):
     def fit_predict(train, valid, test, seed):
         log.append((set(train), set(valid), set(test), seed))
         rng = np.random.default_rng((seed, len(log)))
-        say = lambda rows: np.clip(.5*truth[rows]+rng.uniform(size=(len(rows), 9))*.6, 0, 1)
-        return say(valid), say(test)
+        return tuple(np.clip(.5*truth[rows]+rng.uniform(size=(len(rows), 9))*.6, 0, 1) for rows in (valid, test))
     return fit_predict
 
 
 def test_cross_validation_reports_each_recording_once_and_hides_it_before(tmp_path):
     preds, log = made(n=200), []
     folds = np.arange(200) % 5
-    run = lambda learner, **kw: cross_validate(learner, preds.ids, preds.truth, folds, inner=2, seeds=(0, 1), folder=tmp_path, provenance={'data': 'synthetic'}, **kw)
-    cv = run(spying(log, preds.truth))
+    data, saved = (preds.ids, preds.truth, folds), {'folder': tmp_path, 'provenance': {'data': 'synthetic'}}
+    cv = cross_validate(spying(log, preds.truth), *data, inner=2, seeds=(0, 1), **saved)
     assert len(log) == 5*2*2
     for train, valid, test, _ in log: assert not train & valid and not (train | valid) & test
-    assert sorted(cv.pooled.ids) == sorted(preds.ids) and (cv.pooled.truth == preds.truth[[int(i[1:]) for i in cv.pooled.ids]]).all()
+    assert sorted(cv.pooled.ids) == sorted(preds.ids)
+    assert (cv.pooled.truth == preds.truth[[int(i[1:]) for i in cv.pooled.ids]]).all()
     for part, at in zip(cv.parts, cv.points):
         assert len(at.chosen_on) == 80 and not set(at.chosen_on) & set(part.of('test').marks)
         assert at.values == pytest.approx(fit_thresholds(part).values)
     # an interrupted run goes on where it stopped
     (tmp_path/'fold-3.parquet').unlink()
     trained = len(log)
-    again = run(spying(log, preds.truth))
+    again = cross_validate(spying(log, preds.truth), *data, inner=2, seeds=(0, 1), **saved)
     assert len(log)-trained == 4 and (again.by_fold().drop(index=3) == cv.by_fold().drop(index=3)).all().all()
-    with pytest.raises(ECGError, match='fold-0.parquet: holds predictions of another run'): cross_validate(None, preds.ids, preds.truth, folds, folder=tmp_path, provenance={'data': 'synthetic'})
+    with pytest.raises(ECGError, match='fold-0.parquet: holds predictions of another run'):
+        cross_validate(None, *data, **saved)
 
 
 def test_calibrated_and_joint_decoding_in_the_protocol():
     preds = made(n=300)
     folds = np.arange(300) % 4
     cv = cross_validate(spying([], preds.truth), preds.ids, preds.truth, folds, calibrate='platt', choose=fit_decoder)
-    assert all(isinstance(at, SetDecoder) for at in cv.points) and set(cv.table(n_boot=20).columns) == {'mean of folds', 'sd of folds', 'pooled', 'low', 'high'}
+    assert all(isinstance(at, SetDecoder) for at in cv.points)
+    assert set(cv.table(n_boot=20).columns) == {'mean of folds', 'sd of folds', 'pooled', 'low', 'high'}
     assert all(p.provenance['calibration'] == ['platt']*9 for p in cv.parts)
 
 
 def test_bad_input_is_one_line():
     preds = made(n=30)
-    with pytest.raises(CohortError, match='give one each a recording'): cross_validate(None, preds.ids[:5], preds.truth, np.arange(30) % 3)
+    with pytest.raises(CohortError, match='give one of each per recording'):
+        cross_validate(None, preds.ids[:5], preds.truth, np.arange(30) % 3)
     with pytest.raises(CohortError, match='there is no fold 7'): inner_splits(np.arange(30) % 3, 7)
-    with pytest.raises(ECGError, match='different classes'): pool_predictions([preds, Predictions(['a'], [[.5]], [[True]], 'test', ('AF',))])
-    with pytest.raises(ECGError, match='no payment'): fit_decoder(preds, 'money')
+    with pytest.raises(ECGError, match='different classes'):
+        pool_predictions([preds, Predictions(['a'], [[.5]], [[True]], 'test', ('AF',))])
+    with pytest.raises(ECGError, match='no utility'): fit_decoder(preds, 'money')
     a, b = (cross_validate(spying([], preds.truth), preds.ids, preds.truth, (np.arange(30)+s) % 3) for s in (0, 1))
     with pytest.raises(ECGError, match='different folds'): compare_folds(a, replace(b, parts=b.parts[::-1]))

@@ -1,5 +1,5 @@
-"""Analysis pages (explore, results) ask one question, answer it at the top and in their last cell, and say what their figures show.
-`make test` runs them; nothing heavy is run here."""
+"""Analysis pages (explore, results) ask one question, answer it at the top and in their last cell, and say what their
+figures show. `make test` runs them; nothing heavy is run here."""
 import ast, json, re
 from pathlib import Path
 
@@ -27,7 +27,8 @@ def test_starts_with_a_question_and_ends_with_an_answer(notebook):
     _, cells = notebook
     assert re.fullmatch(r'# .+\n+> .+', source(cells[0]))
     asked = r'\*\*Question\.\*\* .+\?\n\n\*\*In short\.\*\* .+\.'
-    assert re.fullmatch(asked, source(cells[1]), re.S), 'a cell of its own: what stands below the summary is lost on the page'
+    lost = 'a cell of its own: what stands below the summary is lost on the page'
+    assert re.fullmatch(asked, source(cells[1]), re.S), lost
     assert markdown(cells)[-1] == '## Answer'
     text = answer(cells)
     assert text.startswith('**Answer.** ') and text.endswith('.') and 'nan' not in text
@@ -68,7 +69,8 @@ def test_lines_fit_the_page(notebook):
         assert not re.search(r'^\s*\w+ = lambda\b', text, re.M), 'a lambda with a name is a `def`'
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FormattedValue):
-                assert not any(isinstance(n, (ast.BinOp, ast.IfExp)) for n in ast.walk(node.value)), ast.unparse(node.value)
+                computes = any(isinstance(n, (ast.BinOp, ast.IfExp)) for n in ast.walk(node.value))
+                assert not computes, ast.unparse(node.value)
 
 
 def test_long_code_is_folded(notebook):
@@ -106,7 +108,8 @@ def test_outputs_are_stored_and_small(notebook):
     path, cells = notebook
     assert sum(len(images(c)) for c in cells) >= (3 if path in EXPLORE else 1)
     assert path.stat().st_size < 300_000
-    assert not [o for c in cells for o in c.get('outputs', []) if o['output_type'] == 'error' or o.get('name') == 'stderr']
+    outputs = [o for c in cells for o in c.get('outputs', [])]
+    assert not [o for o in outputs if o['output_type'] == 'error' or o.get('name') == 'stderr']
 
 
 @pytest.mark.parametrize('path', EXPLORE, ids=lambda p: p.stem)
@@ -114,7 +117,8 @@ def test_runs_with_and_without_real_data(path):
     cells = json.loads(path.read_text(encoding='utf-8'))['cells']
     text = '\n'.join(code(cells))
     assert "os.environ.get('ECG_DATA')" in text and re.search(r'\b(simulate|simulate_cohort|draw_labels)\(', text)
-    assert any('ECG_DATA' in t and re.search(r'simulated|simulator', t) for t in markdown(cells)), 'says which data its figures show'
+    says = any('ECG_DATA' in t and re.search(r'simulated|simulator', t) for t in markdown(cells))
+    assert says, 'says which data its figures show'
 
 
 @pytest.mark.parametrize('path', RESULTS, ids=lambda p: p.stem)

@@ -1,4 +1,5 @@
-"""Notebooks in a real JupyterLab: each runs from top to bottom on a fresh kernel, figures and numbers are drawn anew, and the threshold slider moves by hand."""
+"""Notebooks in a real JupyterLab: each runs from top to bottom on a fresh kernel, figures and numbers are drawn anew,
+and the threshold slider moves by hand."""
 import json, os, re, socket, subprocess, sys, time, urllib.request
 from pathlib import Path
 
@@ -7,13 +8,20 @@ import pytest
 from test_report import CHROMIUM, FLAGS
 
 ROOT = Path(__file__).resolve().parents[1]
-SLIDER = ("import json; from ecg_nbdev.widget import shown\n"
-    "print('chosen', json.dumps(chosen.thresholds.values.tolist())); print('shown', ''.join(shown(chosen.preds, chosen.thresholds, chosen.k)))")
+SLIDER = ("import json; from ecg_nbdev.widget import _shown\n"
+    "print('chosen', json.dumps(chosen.thresholds.values.tolist()))\n"
+    "print('shown', ''.join(_shown(chosen.evaluation, chosen.k)))")
+QUICKSTART = ("print('intervals', intervals.round(2).to_html())\n"
+    "print('epochs', len(log), 'recordings', len(held), 'saved', (work/'model/model.safetensors').stat().st_size)")
 LAST = { # notebook → the cell that is added at its end and prints what Python holds
     'nbs/71a_widget.ipynb': SLIDER, 'nbs/tutorials/threshold_selection.ipynb': SLIDER,
-    'nbs/tutorials/quickstart.ipynb': "print('intervals', intervals.round(2).to_html()); print('epochs', len(log), 'recordings', len(held), 'saved', (work/'model/model.safetensors').stat().st_size)"}
+    'nbs/tutorials/quickstart.ipynb': QUICKSTART}
 
-ERROR = '.jp-RenderedText[data-mime-type="application/vnd.jupyter.stderr"]:has-text("Traceback (most recent call last)")' # JupyterLab draws errors as it draws stderr
+# JupyterLab draws errors as it draws stderr
+ERROR = '.jp-RenderedText[data-mime-type="application/vnd.jupyter.stderr"]:has-text("Traceback (most recent call last)")'
+# some cell of the page has been started
+STARTED = "() => [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].some(e => /[*0-9]/.test(e.textContent))"
+READOUT = "document.querySelector('.widget-vbox .widget-readout').textContent"
 
 def code_cells(nb): return [c for c in nb['cells'] if c['cell_type'] == 'code']
 
@@ -22,7 +30,8 @@ def fresh(path):
     nb = json.loads((ROOT/path).read_text(encoding='utf-8'))
     nb['cells'].append({'cell_type': 'code', 'id': 'last', 'metadata': {}, 'source': [LAST[path]]})
     for cell in code_cells(nb): cell |= {'outputs': [], 'execution_count': None}
-    nb['metadata'] = {'kernelspec': {'name': 'python3', 'display_name': 'Python 3', 'language': 'python'}} # no saved state of widgets either
+    # no saved state of widgets either
+    nb['metadata'] = {'kernelspec': {'name': 'python3', 'display_name': 'Python 3', 'language': 'python'}}
     return json.dumps(nb)
 
 @pytest.fixture(scope='module')
@@ -37,13 +46,18 @@ def lab(tmp_path_factory):
         s.bind(('127.0.0.1', 0))
         port = s.getsockname()[1]
     settings = home/'config/lab/user-settings/@jupyterlab'
-    for name, value in (('notebook-extension/tracker', {'windowingMode': 'none'}), ('apputils-extension/notification', {'fetchNews': 'false'})): # all cells in the page, no question about news
+    # all cells in the page, no question about news
+    for name, value in (('notebook-extension/tracker', {'windowingMode': 'none'}),
+                        ('apputils-extension/notification', {'fetchNews': 'false'})):
         (settings/name).parent.mkdir(parents=True)
         (settings/f'{name}.jupyterlab-settings').write_text(json.dumps(value))
-    env = {**os.environ, 'JUPYTER_CONFIG_DIR': str(home/'config'), 'JUPYTER_RUNTIME_DIR': str(home/'runtime'), 'IPYTHONDIR': str(home/'ipython'), 'PYTHONPATH': str(ROOT)}
+    env = {**os.environ, 'JUPYTER_CONFIG_DIR': str(home/'config'), 'JUPYTER_RUNTIME_DIR': str(home/'runtime'),
+           'IPYTHONDIR': str(home/'ipython'), 'PYTHONPATH': str(ROOT)}
     log = (home/'log').open('w')
-    server = subprocess.Popen([sys.executable, '-m', 'jupyterlab', '--no-browser', '--ip=127.0.0.1', f'--port={port}', '--ServerApp.port_retries=0', '--IdentityProvider.token=', '--allow-root',
-        f'--ServerApp.root_dir={folder}', '--LabApp.news_url=', '--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate'], env=env, stdout=log, stderr=log)
+    options = ['--no-browser', '--ip=127.0.0.1', f'--port={port}', '--ServerApp.port_retries=0',
+               '--IdentityProvider.token=', '--allow-root', f'--ServerApp.root_dir={folder}', '--LabApp.news_url=',
+               '--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate']
+    server = subprocess.Popen([sys.executable, '-m', 'jupyterlab', *options], env=env, stdout=log, stderr=log)
     try:
         for _ in range(240):
             try: urllib.request.urlopen(f'http://127.0.0.1:{port}/api', timeout=5); break
@@ -65,7 +79,7 @@ def browser(lab):
 
 @pytest.fixture
 def run_all(lab, browser):
-    "Open a copy in a window of its own, run all of its cells, and check that each ran once, in order, without an error."
+    "Open a copy in its own window, run all cells, and check that each ran once, in order, without an error."
     page = browser.new_page(viewport={'width': 1400, 'height': 1000})
     def run(path):
         from playwright.sync_api import TimeoutError
@@ -76,7 +90,9 @@ def run_all(lab, browser):
         for _ in range(10): # what is asked before the browser and the kernel are connected is lost
             page.locator('.lm-MenuBar-itemLabel', has_text=re.compile('^Run$')).click()
             page.locator('.lm-Menu-itemLabel', has_text=re.compile('^Run All Cells$')).click()
-            try: page.wait_for_function("() => [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].some(e => /[*0-9]/.test(e.textContent))", timeout=10_000); break
+            try:
+                page.wait_for_function(STARTED, timeout=10_000)
+                break
             except TimeoutError: continue
         last_cell(page).locator('.jp-OutputArea-output').or_(page.locator(ERROR)).first.wait_for(timeout=180_000)
         assert page.locator(ERROR).all_text_contents() == []
@@ -98,13 +114,16 @@ def test_the_quickstart_in_jupyterlab(run_all):
         image.scroll_into_view_if_needed()
         page.wait_for_function('e => e.complete', arg=image.element_handle())
         assert image.evaluate('e => e.naturalWidth') > 300
-    table = page.locator('.jp-CodeCell').nth(next(i for i, s in enumerate(sources) if 'intervals.round(2)' in s)).locator('.jp-OutputArea-output table')
+    at = next(i for i, s in enumerate(sources) if 'intervals.round(2)' in s)
+    table = page.locator('.jp-CodeCell').nth(at).locator('.jp-OutputArea-output table')
     said = last_cell(page).locator('.jp-OutputArea-output').last.text_content()
     assert cells(table.inner_html()) == cells(said) != [] # the table on the page is what the kernel holds
-    assert (found := re.search(r'epochs (\d+) recordings (\d+) saved (\d+)', said)) and int(found[1]) == 8 and int(found[2]) == 80 and int(found[3]) > 10_000
+    found = re.search(r'epochs (\d+) recordings (\d+) saved (\d+)', said)
+    assert found and int(found[1]) == 8 and int(found[2]) == 80 and int(found[3]) > 10_000
 
 @pytest.mark.browser
-@pytest.mark.parametrize('path, name', [('nbs/71a_widget.ipynb', 'PAC'), ('nbs/tutorials/threshold_selection.ipynb', 'PAC')], ids=['widget', 'tutorial'])
+@pytest.mark.parametrize('path, name', [
+    ('nbs/71a_widget.ipynb', 'PAC'), ('nbs/tutorials/threshold_selection.ipynb', 'PAC')], ids=['widget', 'tutorial'])
 def test_the_slider_in_jupyterlab(run_all, path, name):
     page = run_all(path)
     chosen, shown = last_output(page)
@@ -112,12 +131,13 @@ def test_the_slider_in_jupyterlab(run_all, path, name):
     widget.locator('select').select_option(name)
     handle, readout = widget.locator('.noUi-handle'), widget.locator('.widget-readout')
     k = NAMES.index(name)
-    page.wait_for_function("want => Math.abs(document.querySelector('.widget-vbox .widget-readout').textContent-want) < .003", arg=chosen[k]) # a class's threshold is shown once the kernel has said it
+    # the threshold of a class is shown once the kernel has said it
+    page.wait_for_function(f'want => Math.abs({READOUT}-want) < .003', arg=chosen[k])
     page.wait_for_timeout(500)
     before, still = readout.text_content(), cells(widget.locator('table').inner_html())
     handle.focus()
     for _ in range(4): page.keyboard.press('ArrowRight')
-    page.wait_for_function("before => document.querySelector('.widget-vbox .widget-readout').textContent !== before", arg=before)
+    page.wait_for_function(f'before => {READOUT} !== before', arg=before)
     page.wait_for_timeout(1000)
     live, totals = widget.locator('table').inner_html(), widget.locator('.widget-html-content').first.text_content()
     assert cells(live) != still, 'the numbers on the page follow the slider'
@@ -129,7 +149,8 @@ def test_the_slider_in_jupyterlab(run_all, path, name):
     assert after[k] > chosen[k] and after[:k]+after[k+1:] == chosen[:k]+chosen[k+1:] # this class moved, and it alone
     assert cells(live) == cells(table) != cells(shown) # what stands on the page is what the kernel computed
     assert f'{after[k]:.3f}' in cells(live)
-    assert re.findall(r'\d\.\d{3}', totals) == re.findall(r'<b>(\d\.\d{3})</b>', table) # macro F1, micro F1, exact match
+    # macro F1, micro F1, exact match
+    assert re.findall(r'\d\.\d{3}', totals) == re.findall(r'<b>(\d\.\d{3})</b>', table)
 
 NAMES = ('Normal', 'AF', 'I-AVB', 'LBBB', 'RBBB', 'PAC', 'PVC', 'STD', 'STE')
 

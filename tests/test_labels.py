@@ -56,7 +56,8 @@ def test_bad_reference(tmp_path, text, message):
 
 
 def test_reference_spellings(tmp_path):
-    (tmp_path/'REFERENCE.csv').write_text('\ufeffRecording,First_label,Second_label,Third_label\r\nA1.mat,5.0,2.0,\r\nA2, 1,,\r\n')
+    (tmp_path/'REFERENCE.csv').write_text(
+        '\ufeffRecording,First_label,Second_label,Third_label\r\nA1.mat,5.0,2.0,\r\nA2, 1,,\r\n')
     assert read_reference(tmp_path/'REFERENCE.csv') == {'A1': ('RBBB', 'AF'), 'A2': ('Normal',)}
     with pytest.raises(CohortError): read_reference(tmp_path/'none.csv')
 
@@ -82,7 +83,8 @@ def test_label_sets(rows, random):
     assert (np.diff(counts) <= 0).all()
     prob = np.random.default_rng(0).dirichlet(np.ones(len(sets)), 5).astype(np.float32)
     marginals = sets.marginals(prob)
-    assert marginals.dtype == np.float32 and marginals.shape == (5, 9) and marginals.min() >= 0 and marginals.max() < 1.00001
+    assert marginals.dtype == np.float32 and marginals.shape == (5, 9)
+    assert marginals.min() >= 0 and marginals.max() < 1.00001
     by_hand = [[sum(p for p, names in zip(row, sets.sets) if name in names) for name in CLASSES] for row in prob]
     assert np.allclose(marginals, by_hand, atol=1e-5)
 

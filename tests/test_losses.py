@@ -23,7 +23,7 @@ def reference_focal(x, y, alpha, gamma):
     return (alpha*y+(1-alpha)*(1-y))*ce*(1-p_t)**gamma
 
 def reference_asymmetric(x, y, gamma_neg, gamma_pos, clip, eps=1e-8):
-    "AsymmetricLoss of the paper's authors (Alibaba-MIIL/ASL), line by line."
+    "AsymmetricLoss as the authors of the paper wrote it (Alibaba-MIIL/ASL), line by line."
     pos = sigmoid(x)
     neg = np.minimum(1-pos+clip, 1) if clip else 1-pos
     loss = y*np.log(np.maximum(pos, eps))+(1-y)*np.log(np.maximum(neg, eps))
@@ -36,7 +36,8 @@ def test_weighted_bce():
     weight = positive_weight(TARGET).numpy()
     positive = TARGET.sum(0)
     assert weight == pytest.approx(np.minimum(np.sqrt((40-positive)/positive), 20))
-    assert value(create_loss('weighted_bce', targets=TARGET)) == pytest.approx(reference_bce(LOGITS, TARGET, weight).mean(), abs=1e-6)
+    expected = reference_bce(LOGITS, TARGET, weight).mean()
+    assert value(create_loss('weighted_bce', targets=TARGET)) == pytest.approx(expected, abs=1e-6)
 
 @pytest.mark.parametrize('smoothing', [.05, .2])
 def test_smoothing(smoothing):
@@ -62,7 +63,8 @@ def test_deep_supervision_means_over_present_leads():
     leads = rng.normal(size=(40, 12, 9))
     leads[:10, 3] = leads[5, :] = np.nan
     present = ~np.isnan(leads[..., 0])
-    expected = reference_bce(LOGITS, TARGET).mean()+.5*reference_bce(leads[present], np.repeat(TARGET[:, None], 12, 1)[present]).mean()
+    per_lead = reference_bce(leads[present], np.repeat(TARGET[:, None], 12, 1)[present])
+    expected = reference_bce(LOGITS, TARGET).mean()+.5*per_lead.mean()
     loss = DeepSupervision(BCE(), share=.5)
     assert value(lambda l, t: loss((l, torch.from_numpy(leads)), t)) == pytest.approx(expected, abs=1e-7)
 
@@ -78,7 +80,8 @@ def test_an_absent_lead_gets_no_gradient():
 def test_extreme_logits_stay_finite(name, scale, seed):
     draw = torch.Generator().manual_seed(seed)
     logits = (torch.randn(8, 9, generator=draw)*scale).requires_grad_()
-    target = torch.randint(-1, 9, (8,), generator=draw) if name == 'powerset' else (torch.rand(8, 9, generator=draw) < .3).float()
+    if name == 'powerset': target = torch.randint(-1, 9, (8,), generator=draw)
+    else: target = (torch.rand(8, 9, generator=draw) < .3).float()
     loss = create_loss(name, targets=TARGET)(logits, target)
     loss.backward()
     assert loss >= 0 and torch.isfinite(loss) and torch.isfinite(logits.grad).all()

@@ -4,13 +4,16 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
-from ecg_nbdev.blocks import Pool, Recurrent, one_by_one, reading_order, recurrent_block, run_blocks, side_by_side, together
+from ecg_nbdev.blocks import (Pool, Recurrent, one_by_one, reading_order, recurrent_block, run_blocks, side_by_side,
+                              together)
 from ecg_nbdev.core import LEADS
 from ecg_nbdev.losses import create_loss
 from ecg_nbdev.models import MODELS, JointLSTM, LeadLSTM, MultiLeadLSTM, create_model, hide_leads, model_cost
 
-VARIANTS = {**{arch: {} for arch in MODELS}, 'joint-gru': {'cell': 'gru'}, 'multilead-one-way': {'bidirectional': False, 'pool': ('last',)},
-            'multilead-supervised': {'supervise': True}, 'crnn-separate': {'stem': 'separate'}, 'crnn-joint': {'stem': 'joint'}}
+VARIANTS = {**{arch: {} for arch in MODELS}, 'joint-gru': {'cell': 'gru'},
+            'multilead-one-way': {'bidirectional': False, 'pool': ('last',)},
+            'multilead-supervised': {'supervise': True},
+            'crnn-separate': {'stem': 'separate'}, 'crnn-joint': {'stem': 'joint'}}
 
 @pytest.fixture(params=VARIANTS)
 def model(request):
@@ -77,7 +80,8 @@ def both_ways(blocks, x, run):
     "Output, gradient of the input, gradients of the weights."
     x = x.clone().requires_grad_()
     out = run(blocks, x)
-    return out, *torch.autograd.grad((out*torch.linspace(-1, 1, out.numel()).view_as(out)).sum(), [x, *blocks.parameters()])
+    weighted = (out*torch.linspace(-1, 1, out.numel()).view_as(out)).sum()
+    return out, *torch.autograd.grad(weighted, [x, *blocks.parameters()])
 
 @pytest.mark.parametrize('run', [side_by_side, together, run_blocks])
 @pytest.mark.parametrize('features, hidden', [(1, 64), (4, 32)])
@@ -90,7 +94,8 @@ def test_twelve_blocks_are_twelve_lstms(run, features, hidden):
 @pytest.mark.parametrize('frozen', ['weights', 'input', 'one block'])
 def test_threads_leave_frozen_parts_alone(frozen):
     blocks, x = nn.ModuleList(nn.LSTM(3, 5) for _ in range(4)), torch.randn(4, 9, 2, 3, requires_grad=frozen != 'input')
-    for p in {'weights': blocks, 'input': nn.ModuleList(), 'one block': blocks[1]}[frozen].parameters(): p.requires_grad_(False)
+    still = {'weights': blocks, 'input': nn.ModuleList(), 'one block': blocks[1]}[frozen]
+    for p in still.parameters(): p.requires_grad_(False)
     grads = []
     for run in (side_by_side, one_by_one):
         blocks.zero_grad(); x.grad = None
@@ -123,13 +128,15 @@ def test_last_is_torchs_final_state():
     x = torch.randn(1, 40, 2, 5)
     y = net(x, reading_order(there))
     last = Pool(14, ['last'], ways=2)(y, there.permute(1, 2, 0))[0, 1]
-    ahead, back = (block(part)[1][0][0, 0] for block, part in zip(net.layers[0], (x[0, :23, 1:], x[0, :23, 1:].flip(0))))
+    held = x[0, :23, 1:]
+    ahead, back = (block(part)[1][0][0, 0] for block, part in zip(net.layers[0], (held, held.flip(0))))
     torch.testing.assert_close(last, torch.cat([ahead, back]), rtol=1e-5, atol=1e-6)
 
 def test_initial_weights():
     block = recurrent_block('lstm', 3, 16)
     assert (block.bias_ih_l0+block.bias_hh_l0).view(4, 16).mean(1).tolist() == [0, 1, 0, 0]
-    for gate in block.weight_hh_l0.chunk(4): torch.testing.assert_close(gate@gate.T, torch.eye(16), rtol=1e-4, atol=1e-5)
+    for gate in block.weight_hh_l0.chunk(4):
+        torch.testing.assert_close(gate@gate.T, torch.eye(16), rtol=1e-4, atol=1e-5)
 
 # ---- training
 
@@ -180,7 +187,8 @@ def test_a_forked_process_can_predict():
 
 # ---- beyond eager mode
 
-quiet = pytest.mark.filterwarnings('ignore::DeprecationWarning', 'ignore::torch.jit.TracerWarning', 'ignore::UserWarning')
+quiet = pytest.mark.filterwarnings('ignore::DeprecationWarning', 'ignore::torch.jit.TracerWarning',
+                                   'ignore::UserWarning')
 
 @torch.no_grad()
 @quiet
@@ -193,10 +201,12 @@ def test_tracing(model):
 def test_onnx_takes_a_batch_of_any_size(model, tmp_path):
     ort = pytest.importorskip('onnxruntime', reason='the extra [onnx] is not installed')
     path = str(tmp_path/'model.onnx')
-    torch.onnx.export(model.eval(), (batch(),), path, input_names=['x'], output_names=['y'], dynamic_axes={'x': {0: 'windows'}, 'y': {0: 'windows'}}, dynamo=False)
+    torch.onnx.export(model.eval(), (batch(),), path, input_names=['x'], output_names=['y'],
+                      dynamic_axes={'x': {0: 'windows'}, 'y': {0: 'windows'}}, dynamo=False)
     session = ort.InferenceSession(path)
     for x in (batch(), batch()[:1], torch.cat([batch(), batch()])):
-        torch.testing.assert_close(torch.from_numpy(session.run(None, {'x': x.numpy()})[0]), model(x), rtol=1e-4, atol=1e-5)
+        answer = torch.from_numpy(session.run(None, {'x': x.numpy()})[0])
+        torch.testing.assert_close(answer, model(x), rtol=1e-4, atol=1e-5)
 
 # ---- sizes
 
@@ -208,8 +218,10 @@ def test_steps_and_parameters():
     assert model_cost(small, 1)['flops'] == 2*(100*4*8*(12+8)+2*8)
 
 def test_bad_arguments():
-    for call, text in ((lambda: create_model('gan'), 'choose one of'), (lambda: create_model('joint', depth=1), "no option 'depth'"),
-                       (lambda: LeadLSTM(lead='V7'), "no lead 'V7'"), (lambda: create_model('crnn', stem='x'), "no stem 'x'")):
+    for call, text in ((lambda: create_model('gan'), 'choose one of'),
+                       (lambda: create_model('joint', depth=1), "no option 'depth'"),
+                       (lambda: LeadLSTM(lead='V7'), "no lead 'V7'"),
+                       (lambda: create_model('crnn', stem='x'), "no stem 'x'")):
         with pytest.raises(ValueError, match=text): call()
 
 

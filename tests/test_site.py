@@ -1,4 +1,4 @@
-"""The built site: current, without dead links, and in a browser without errors, readable and narrow enough for a phone."""
+"""The built site is current and without dead links; in a browser it shows no errors and fits a phone."""
 import hashlib, importlib.util, json, re, shutil, sys, threading
 from functools import cache, partial
 from html.parser import HTMLParser
@@ -36,7 +36,8 @@ def test_an_edited_page_is_noticed(monkeypatch):
 
 def test_every_notebook_has_a_page_and_a_place():
     notebooks = {str(p.nb) for p in build.pages()}
-    assert {p.relative_to(NBS).as_posix() for p in NBS.rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts} == notebooks
+    found = [p for p in NBS.rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts]
+    assert {p.relative_to(NBS).as_posix() for p in found} == notebooks
     assert {p.stage.with_suffix('.html').as_posix() for p in build.pages()} == set(PAGES)
     def leaves(item):
         if isinstance(item, str): yield item
@@ -48,36 +49,48 @@ def test_every_notebook_has_a_page_and_a_place():
     assert sorted(listed) == sorted(notebooks)
 
 def test_a_new_notebook_finds_its_place():
-    page = lambda nb: build.Page(build.PurePosixPath(nb), build.PurePosixPath(build.plain(nb)))
-    new = [page(nb) for nb in ('00a_rhythm.ipynb', '83_later.ipynb', 'explore/05_noise.ipynb', 'tutorials/quickstart.ipynb', 'guide/faq.ipynb', 'index.ipynb')]
+    names = ('00a_rhythm.ipynb', '83_later.ipynb', 'explore/05_noise.ipynb', 'tutorials/quickstart.ipynb',
+             'guide/faq.ipynb', 'index.ipynb')
+    new = [build.Page(build.PurePosixPath(nb), build.PurePosixPath(build.plain(nb))) for nb in names]
     assert [str(p.stage) for p in new[:3]] == ['rhythm.ipynb', 'later.ipynb', 'explore/noise.ipynb']
-    assert [p.section for p in new] == ['Library floors', 'Library floors', 'Explore', 'Get started', 'Guide', 'Get started']
+    sections = [p.section for p in new]
+    assert sections == ['Library floors', 'Library floors', 'Explore', 'Get started', 'Guide', 'Get started']
     titles = [s['section'] for s in build.sidebar(new)['website']['sidebar']['contents']]
     assert titles == ['Get started', 'Explore', 'Library floors', 'Guide']
 
 @pytest.mark.parametrize('nb', [p.nb for p in build.pages()], ids=str)
 def test_a_title_cell_holds_the_title_alone(nb):
-    "nbdev makes title and summary of this cell, and what else it holds is lost on the page."
-    cells = [''.join(c['source']) for c in json.loads((NBS/nb).read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'markdown']
+    "nbdev makes title and summary of this cell; anything else in it is lost on the page."
+    cells = json.loads((NBS/nb).read_text(encoding='utf-8'))['cells']
+    cells = [''.join(c['source']) for c in cells if c['cell_type'] == 'markdown']
     title = next(c for c in cells if c.startswith('# '))
-    assert not [line for line in title.splitlines()[1:] if line.strip() and not line.startswith(('>', '- '))], 'put this text into a cell of its own'
+    lost = [line for line in title.splitlines()[1:] if line.strip() and not line.startswith(('>', '- '))]
+    assert not lost, 'put this text into a cell of its own'
 
 def test_comments_are_text_and_functions_have_names():
-    assert build.words('an <svg> element, `a<b>` and runs/<name>, 1 < 2') == 'an &lt;svg> element, `a<b>` and runs/&lt;name>, 1 < 2'
-    assert build.named("(f=<function fit at 0x7fcb18651e40>, kind=<class 'torch.nn.Adam'>, n=1)") == '(f=fit, kind=Adam, n=1)'
-    for page in [*DOCS.rglob('*.html'), *DOCS.rglob('*.md')]: assert not re.search(r'(?:at|function \w+) 0x[0-9a-f]{6,}', page.read_text(encoding='utf-8')), page
+    written = build.words('an <svg> element, `a<b>` and runs/<name>, 1 < 2')
+    assert written == 'an &lt;svg> element, `a<b>` and runs/&lt;name>, 1 < 2'
+    signature = "(f=<function fit at 0x7fcb18651e40>, kind=<class 'torch.nn.Adam'>, n=1)"
+    assert build.named(signature) == '(f=fit, kind=Adam, n=1)'
+    for page in [*DOCS.rglob('*.html'), *DOCS.rglob('*.md')]:
+        assert not re.search(r'(?:at|function \w+) 0x[0-9a-f]{6,}', page.read_text(encoding='utf-8')), page
 
-HEADED = '<thead><tr style="text-align: right;"><th></th><th>value</th><th>low</th></tr><tr><th>score</th><th></th><th></th></tr></thead><tbody><tr><th>F1|x</th><td>1</td><td>a &amp; b</td></tr></tbody>'
+HEADED = ('<thead><tr style="text-align: right;"><th></th><th>value</th><th>low</th></tr>'
+          '<tr><th>score</th><th></th><th></th></tr></thead>'
+          '<tbody><tr><th>F1|x</th><td>1</td><td>a &amp; b</td></tr></tbody>')
 
 def test_the_name_of_an_index_shares_the_header_row():
-    assert build.one_header(HEADED).split('<tbody>')[0] == '<thead><tr><th>score</th><th>value</th><th>low</th></tr></thead>'
-    named = '<tr><th>kind</th><th>a</th></tr><tr><th>class</th><th></th></tr>' # columns have a name too: both rows say something
+    head = build.one_header(HEADED).split('<tbody>')[0]
+    assert head == '<thead><tr><th>score</th><th>value</th><th>low</th></tr></thead>'
+    # columns have a name too: both rows say something
+    named = '<tr><th>kind</th><th>a</th></tr><tr><th>class</th><th></th></tr>'
     assert build.one_header(named) == named
 
 def test_tables_of_the_readme_are_markdown():
-    table = lambda text: build.pipe_table(re.match('(.*)', f'<table>{text}</table>', re.S))
+    def table(text): return build.pipe_table(re.match('(.*)', f'<table>{text}</table>', re.S))
     assert table(HEADED) == '| score | value | low |\n| --- | --- | --- |\n| F1\\|x | 1 | a & b |'
-    assert table('<tr><th></th><th>a</th></tr><tr><th>0</th><td>5</td></tr><tr><th>1</th><td>6</td></tr>') == '| a |\n| --- |\n| 5 |\n| 6 |'
+    numbered = '<tr><th></th><th>a</th></tr><tr><th>0</th><td>5</td></tr><tr><th>1</th><td>6</td></tr>'
+    assert table(numbered) == '| a |\n| --- |\n| 5 |\n| 6 |'
     assert table('<tr><th colspan="2">a</th></tr>').startswith('<table>')
 
 def test_small_enough_to_commit(): assert sum(p.stat().st_size for p in DOCS.rglob('*') if p.is_file()) < 30e6
@@ -111,7 +124,8 @@ def test_no_dead_link(page):
         if target.is_dir(): target /= 'index.html'
         if not target.is_file() or DOCS not in target.resolve().parents: dead.append(link)
         elif parts.fragment and target.suffix == '.html':
-            if unquote(parts.fragment) not in parsed(target.resolve().relative_to(DOCS).as_posix()).ids: dead.append(link)
+            ids = parsed(target.resolve().relative_to(DOCS).as_posix()).ids
+            if unquote(parts.fragment) not in ids: dead.append(link)
     assert dead == []
 
 @pytest.mark.parametrize('page', PAGES)
@@ -122,7 +136,8 @@ def test_stylesheets_load_nothing_from_elsewhere_and_nothing_missing():
     for css in DOCS.rglob('*.css'):
         for url in re.findall(r'url\(\s*["\']?([^"\')]+)', css.read_text(encoding='utf-8')):
             if url.startswith(('data:', '#')): continue
-            assert urlsplit(url).scheme == '' and (css.parent/urlsplit(url).path).is_file(), f'{css.relative_to(DOCS)}: {url}'
+            here = urlsplit(url).scheme == '' and (css.parent/urlsplit(url).path).is_file()
+            assert here, f'{css.relative_to(DOCS)}: {url}'
 
 def test_readme_links_exist():
     text = (ROOT/'README.md').read_text(encoding='utf-8')
@@ -136,8 +151,10 @@ def test_the_license_is_whole():
 
 # ---- in a browser
 
-CHROMIUM = next((path for name in ('chromium', 'chromium-browser', 'google-chrome') if (path := shutil.which(name))), None)
-FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--no-first-run', '--disable-component-update', '--disable-sync']
+BROWSERS = ('chromium', 'chromium-browser', 'google-chrome')
+CHROMIUM = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--no-first-run',
+         '--disable-component-update', '--disable-sync']
 AXE = Path(__file__).parent/'vendor/axe.min.js'
 @pytest.fixture(scope='module')
 def browser():
@@ -150,7 +167,7 @@ def browser():
 
 @pytest.fixture(scope='module', params=['light', 'dark'])
 def views(request, browser):
-    "One window of a desk and one of a phone, with a list of what went wrong in them."
+    "A window as wide as a desktop's and one as wide as a phone's, with a list of what went wrong in them."
     wrong = []
     windows = []
     for width, height in ((1360, 900), (390, 844)):
@@ -158,7 +175,8 @@ def views(request, browser):
         page = context.new_page()
         page.on('console', lambda m: wrong.append(m.text) if m.type in ('error', 'warning') else None)
         page.on('pageerror', lambda e: wrong.append(str(e)))
-        page.on('request', lambda r: wrong.append(f'asks {r.url}') if not r.url.startswith(('file:', 'data:', 'blob:')) else None)
+        local = ('file:', 'data:', 'blob:')
+        page.on('request', lambda r: wrong.append(f'asks {r.url}') if not r.url.startswith(local) else None)
         windows.append(page)
     yield *windows, wrong, request.param
     for page in windows: page.context.close()
@@ -172,13 +190,16 @@ def test_a_page_in_the_browser(views, name):
         page.goto((DOCS/name).as_uri())
         page.wait_for_function('document.readyState === "complete"')
     assert wrong == []
-    if scheme == 'light': assert phone.evaluate('document.documentElement.scrollWidth') <= 390, 'the page scrolls sideways on a phone'
+    if scheme == 'light':
+        width = phone.evaluate('document.documentElement.scrollWidth')
+        assert width <= 390, 'the page scrolls sideways on a phone'
     assert (scheme == 'dark') == desk.evaluate('document.documentElement.classList.contains("quarto-dark")')
     desk.add_script_tag(path=str(AXE))
     desk.evaluate('document.querySelectorAll(".sd-overlapped").forEach(e => e.classList.remove("sd-overlapped"))')
     rules = ['wcag2a', 'wcag2aa'] if scheme == 'light' else ['color-contrast'] # in the dark only the colours are others
-    found = desk.evaluate('rules => axe.run(document, {runOnly: rules, preload: false, resultTypes: ["violations"]})', rules)
-    assert [f"{v['id']}: {n['html'][:120]} {n['any'][0]['message'] if n['any'] else ''}" for v in found['violations'] for n in v['nodes']] == []
+    run = 'rules => axe.run(document, {runOnly: rules, preload: false, resultTypes: ["violations"]})'
+    found = desk.evaluate(run, rules)['violations']
+    assert [(v['id'], n['html'][:120], [a['message'] for a in n['any'][:1]]) for v in found for n in v['nodes']] == []
 
 @pytest.mark.browser
 def test_search_finds_a_function_and_goes_there(views):
@@ -194,7 +215,7 @@ def test_search_finds_a_function_and_goes_there(views):
 
 @pytest.mark.browser
 def test_a_plain_web_server_will_do(browser):
-    "Below any path of any server: all links are relative."
+    "All links are relative, so that the site works under any path of a server."
     quiet = type('Quiet', (SimpleHTTPRequestHandler,), {'log_message': lambda *args: None})
     handler = partial(quiet, directory=ROOT)
     wrong = []
@@ -216,7 +237,7 @@ def test_light_and_dark_are_switched_and_remembered(views):
     desk, _, wrong, scheme = views
     wrong.clear()
     desk.goto((DOCS/'index.html').as_uri())
-    color = lambda: desk.evaluate('getComputedStyle(document.body).backgroundColor')
+    def color(): return desk.evaluate('getComputedStyle(document.body).backgroundColor')
     before = color()
     desk.locator('.quarto-color-scheme-toggle').first.click()
     desk.wait_for_timeout(150)
@@ -234,4 +255,5 @@ def test_maths_is_typeset(views):
     desk, *_ = views
     desk.goto((DOCS/pages[0]).as_uri())
     desk.locator('.katex').first.wait_for()
-    assert desk.evaluate('document.fonts.ready.then(() => [...document.fonts].some(f => f.family.startsWith("KaTeX") && f.status === "loaded"))')
+    loaded = 'f => f.family.startsWith("KaTeX") && f.status === "loaded"'
+    assert desk.evaluate(f'document.fonts.ready.then(() => [...document.fonts].some({loaded}))')

@@ -68,7 +68,8 @@ def test_signals_come_out_as_they_went_in(cohort, tmp_path, n_workers):
     assert store.index.id.tolist() == cohort.table.id.tolist() and store.verify() == 12
     for i, path in enumerate(cohort.table.path):
         signal = read_record(path).signal
-        assert np.array_equal(np.isnan(store.signal(i)), np.isnan(signal)) and np.nanmax(np.abs(store.signal(i)-signal)) < 1e-4
+        assert np.array_equal(np.isnan(store.signal(i)), np.isnan(signal))
+        assert np.nanmax(np.abs(store.signal(i)-signal)) < 1e-4
     assert sorted(os.listdir(tmp_path)) == ['set', 'store'] and sorted(os.listdir(tmp_path/'store')) == FILES
 
 
@@ -81,7 +82,8 @@ def test_gather_is_a_piece_of_signal(shared_store, data, size):
     assert batch.shape == (len(rows), 12, size) and batch.dtype == np.float32 and batch.flags.c_contiguous
     for window, row, start in zip(batch, rows, starts):
         piece = shared_store.signal(row)[:, start:start+size]
-        assert np.array_equal(window[:, :piece.shape[1]], piece, equal_nan=True) and np.isnan(window[:, piece.shape[1]:]).all()
+        assert np.array_equal(window[:, :piece.shape[1]], piece, equal_nan=True)
+        assert np.isnan(window[:, piece.shape[1]:]).all()
 
 
 @pytest.fixture(scope='module')
@@ -114,7 +116,8 @@ def test_joined_stores_keep_their_rows():
     def made(name): return Record(rng.normal(0, 0.5, (12, 300)), 100, name, ('AF', 'RBBB'))
     a, b = MemoryStore([made('A'), made('B')]), MemoryStore([made('C')])
     both = join_stores(b, a.take([1]))
-    assert both.index.id.tolist() == ['C', 'B'] and both.index.index.tolist() == [0, 1] and both.signal(1) is a.signal(1)
+    assert both.index.id.tolist() == ['C', 'B'] and both.index.index.tolist() == [0, 1]
+    assert both.signal(1) is a.signal(1)
     assert both.index.labels.tolist() == ['AF;RBBB']*2
     with pytest.raises(StoreError, match='comes at 100 Hz, not 250'): MemoryStore([made('D')], fs=250)
 
@@ -140,7 +143,8 @@ def test_reused_relabelled_rebuilt(cohort, tmp_path):
     store, first = built()
     assert built()[1] == first
     relabelled, inode = built(cohort.table.assign(labels='PVC;AF'))
-    assert inode == first and set(relabelled.index.labels) == {'PVC;AF'} and np.array_equal(relabelled.signal(2), store.signal(2))
+    assert inode == first and set(relabelled.index.labels) == {'PVC;AF'}
+    assert np.array_equal(relabelled.signal(2), store.signal(2))
     with_fold, inode = built(cohort.table.assign(fold=np.arange(12)))
     assert inode == first and with_fold.index.fold.tolist() == list(range(12))
     assert built(cohort.table.iloc[:5])[0].index.id.tolist() == cohort.table.id[:5].tolist()
@@ -181,7 +185,8 @@ def test_resampled_as_read_record_does(cohort, tmp_path):
     store = pack_up(cohort.table, tmp_path/'store', Resample(100))
     for i in (0, 3, 11):
         want = read_record(cohort.table.path[i], fs=100).signal
-        assert np.nanmax(np.abs(store.signal(i)-want)) < 0.00051 and np.array_equal(np.isnan(store.signal(i)), np.isnan(want))
+        assert np.nanmax(np.abs(store.signal(i)-want)) < 0.00051
+        assert np.array_equal(np.isnan(store.signal(i)), np.isnan(want))
 
 
 def test_bad_records_are_skipped_and_listed(cohort, tmp_path):
@@ -189,12 +194,15 @@ def test_bad_records_are_skipped_and_listed(cohort, tmp_path):
     write_record(Record(np.zeros((12, 500)), 500, 'A07'), tmp_path/'set')
     for n_workers in (1, 2):
         store = pack_up(cohort.table, tmp_path/f'store{n_workers}', n_workers=n_workers)
-        assert len(store) == 10 and [Path(path).stem for path in store.skipped.path] == ['A02', 'A07'] and store.skipped.reason.str.len().min() > 20
-        assert np.allclose(store.signal(2), read_record(cohort.table.path[3]).signal, atol=1e-4, equal_nan=True)  # rows moved up
+        assert len(store) == 10 and [Path(path).stem for path in store.skipped.path] == ['A02', 'A07']
+        assert store.skipped.reason.str.len().min() > 20
+        # rows moved up
+        assert np.allclose(store.signal(2), read_record(cohort.table.path[3]).signal, atol=1e-4, equal_nan=True)
         assert store.index.id.tolist() == [name for name in cohort.table.id if name not in ('A02', 'A07')]
     with pytest.raises(RecordError, match='A02'): pack_up(cohort.table, tmp_path/'strict', on_error='raise')
     assert not (tmp_path/'strict').exists() and not list(tmp_path.glob('.*'))
-    with pytest.raises(StoreError, match='none of 1 recordings can be packed.*A02'): pack_up(cohort.table.iloc[[2]], tmp_path/'none')
+    with pytest.raises(StoreError, match='none of 1 recordings can be packed.*A02'):
+        pack_up(cohort.table.iloc[[2]], tmp_path/'none')
     with pytest.raises(StoreError, match='no recordings to pack'): pack_up(cohort.table.iloc[:0], tmp_path/'none')
 
 
@@ -227,7 +235,8 @@ def test_a_killed_build_is_taken_up_again(cohort, tmp_path):
     table, path = pd.read_csv(tmp_path/'saved'/'cohort.csv', keep_default_na=False), tmp_path/'store'
     prepare = Watched()
     for n in (5, 3): # killed twice
-        said = subprocess.run([sys.executable, '-c', KILLED, tmp_path/'saved'/'cohort.csv', path, str(n), Watched.__module__])
+        args = [tmp_path/'saved'/'cohort.csv', path, str(n), Watched.__module__]
+        said = subprocess.run([sys.executable, '-c', KILLED, *args])
         assert said.returncode == -9
     left, = tmp_path.glob('.store.building-*')
     with open(left/'journal', 'a') as f: f.write('{"id": "A0') # a line, and a signal, that were cut off
@@ -246,9 +255,11 @@ def test_what_was_left_is_used_only_where_it_fits(cohort, tmp_path):
     def leave(name):
         with pytest.raises(KeyboardInterrupt): pack_up(cohort.table, path, Watched(name, stop_at=1), n_workers=1)
         return [p.name for p in tmp_path.glob('.*')]
-    assert len(leave('a')) == 1 and leave('a') == leave('a') != leave('b') # another preparation begins anew, the first's is cleared
+    # another preparation begins anew, and what the first one left is cleared
+    assert len(leave('a')) == 1 and leave('a') == leave('a') != leave('b')
     left, = tmp_path.glob('.store.building-*')
-    (left/'journal').write_text(json.dumps(dict(id='A00', offset=0, n_samples=300, clipped=0, crc=1))+'\n') # its signal is not there
+    # its signal is not there
+    (left/'journal').write_text(json.dumps(dict(id='A00', offset=0, n_samples=300, clipped=0, crc=1))+'\n')
     with pytest.raises(StoreError, match='another process is packing it'):
         with FileLock(left/'lock'): pack_up(cohort.table, path, Watched('b'), n_workers=1)
     with FileLock(left/'lock'):
@@ -294,11 +305,13 @@ def test_fingerprint_sees_every_signal_file(cohort, tmp_path):
 
 def test_fingerprint_sees_all_of_the_preparation(cohort):
     "Rate, every entry of `to_dict()`, and the type: Keep, Negate and Resample describe themselves alike."
-    several = [Keep(), Keep(250), Negate(), Resample(500), Watched('a'), Watched('b'), Preparation(), Preparation(highpass=None),
-               Preparation(limit=None), Preparation(fs=500)]
+    several = [Keep(), Keep(250), Negate(), Resample(500), Watched('a'), Watched('b'), Preparation(),
+               Preparation(highpass=None), Preparation(limit=None), Preparation(fs=500)]
     assert len({_fingerprint(cohort.table, prepare) for prepare in several}) == len(several)
-    assert _fingerprint(cohort.table, Preparation()) == _fingerprint(cohort.table, Preparation(**Preparation().to_dict()))
-    assert _fingerprint(cohort.table, Keep(np.int64(500))) == _fingerprint(cohort.table, Keep())  # numpy's numbers are numbers
+    again = Preparation(**Preparation().to_dict())
+    assert _fingerprint(cohort.table, Preparation()) == _fingerprint(cohort.table, again)
+    # numpy's numbers are numbers
+    assert _fingerprint(cohort.table, Keep(np.int64(500))) == _fingerprint(cohort.table, Keep())
 
 
 def test_a_store_travels_to_a_worker_by_its_path(shared_store):
@@ -312,7 +325,8 @@ def test_progress_bar_and_no_heavy_imports(cohort, tmp_path):
 import sys, pandas as pd
 from ecg_nbdev.store import build_store
 from ecg_nbdev.signal import Preparation
-build_store(pd.read_csv({str(tmp_path/'saved'/'cohort.csv')!r}, keep_default_na=False), {str(tmp_path/'store')!r}, Preparation())
+table = pd.read_csv({str(tmp_path/'saved'/'cohort.csv')!r}, keep_default_na=False)
+build_store(table, {str(tmp_path/'store')!r}, Preparation())
 print("loaded", [m for m in ("torch", "fastai", "sklearn", "matplotlib") if m in sys.modules])'''
     out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout
     assert '[12/12' in out and out.rstrip().splitlines()[-1] == 'loaded []'

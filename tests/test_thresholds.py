@@ -67,7 +67,7 @@ def test_a_million_recordings_in_seconds():
     truth = rng.uniform(size=1_000_000) < .1
     prob = 1/(1+np.exp(-(rng.normal(-3, 1, truth.shape)+3*truth)))
     exact, smooth = best_threshold(truth, prob), smooth_threshold(truth, prob)
-    f1 = lambda t: 2*(truth & (prob >= t)).sum()/(truth.sum()+(prob >= t).sum())
+    def f1(t): return 2*(truth & (prob >= t)).sum()/(truth.sum()+(prob >= t).sum())
     assert f1(exact) >= f1(smooth) >= f1(exact)-1e-3
 
 
@@ -96,7 +96,7 @@ def test_smoothed_thresholds_stand_anything(table, rule):
 def test_challenge_thresholds_against_all_combinations():
     preds = made(25, k=3)
     weights = np.array([[1, .2, 0], [.4, 1, .6], [0, .3, 1]])
-    score = lambda th: challenge_score(preds.truth, preds.prob >= th, weights)
+    def score(th): return challenge_score(preds.truth, preds.prob >= th, weights)
     every = [np.r_[2., preds.prob[:, k]] for k in range(3)]
     best = max(score(th) for th in itertools.product(*every))
     starts = [challenge_thresholds(preds.truth, preds.prob, weights, np.full(3, s)) for s in (.05, .3, .7)]

@@ -6,7 +6,8 @@ from hypothesis import given, settings, strategies as st
 from ecg_nbdev.windows import STITCH, WindowPlan, cut_windows, plan_windows, stitch, stitch_trace
 
 sizes = st.integers(1, 400)
-cases = st.tuples(st.integers(1, 2000), sizes).flatmap(lambda c: st.tuples(st.just(c[0]), st.just(c[1]), st.integers(max(1, c[1]//20), c[1])))
+cases = st.tuples(st.integers(1, 2000), sizes).flatmap(
+    lambda c: st.tuples(st.just(c[0]), st.just(c[1]), st.integers(max(1, c[1]//20), c[1])))
 
 
 @given(cases)
@@ -46,7 +47,8 @@ def test_stitched_probability_lies_between_those_of_the_windows(counts, how, see
     together = stitch(prob, record, how)
     assert together.shape == (len(counts), 3)
     for r in range(len(counts)):
-        assert (together[r] >= prob[record == r].min(0)-1e-9).all() and (together[r] <= prob[record == r].max(0)+1e-9).all()
+        own = prob[record == r]
+        assert (together[r] >= own.min(0)-1e-9).all() and (together[r] <= own.max(0)+1e-9).all()
 
 
 def test_a_record_of_one_window_keeps_its_probability_under_every_rule():

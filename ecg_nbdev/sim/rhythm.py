@@ -25,7 +25,11 @@ class Beats:
     waves:list = () # spans of atrial activity without P waves: (start s, end s, 'fibrillation' or 'flutter')
 
     def __len__(self): return len(self.qrs)
-    def count(self, kind): return int((self.kind==KINDS.index(kind)).sum())
+    def count(self,
+        kind:str, # of `KINDS`
+    )->int:
+        "Beats of one kind."
+        return int((self.kind==KINDS.index(kind)).sum())
 
 # %% ../../nbs/00a_rhythm.ipynb #f05092a8
 def join(
