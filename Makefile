@@ -4,7 +4,7 @@ BIN := .venv/bin
 DEMO := runs/demo
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup demo test sync notebooks pytest lab docs pretrained cpsc2018 release clean
+.PHONY: setup demo test sync notebooks pytest house lab docs pretrained cpsc2018 release clean
 
 setup: .venv/ready
 
@@ -37,6 +37,10 @@ notebooks: setup
 
 pytest: setup
 	python -m pytest
+
+# How the house reads: lengths of cells and lines, public names; --verbose names each.
+house: setup
+	python bench/house.py
 
 lab: setup
 	cd nbs && jupyter lab

@@ -14,7 +14,7 @@ NBS, PACKAGE, OUT = ROOT/'nbs', ROOT/'ecg_nbdev', ROOT/'bench'/'results'/'house.
 LIBRARY = sorted(NBS.glob('[0-9]*.ipynb'))
 FOLDERS = ('explore', 'tutorials', 'results', 'guide')
 PAGES = [NBS/'index.ipynb', *(p for folder in FOLDERS for p in sorted((NBS/folder).glob('*.ipynb')))]
-ASSERTIONS = {'test_eq', 'test_close', 'test_is', 'test_fail', 'expect_fail'}
+ASSERTIONS = {'assert_close', 'test_eq', 'test_close', 'test_is', 'test_fail', 'expect_fail'}
 TAKEN = ('fastai.basics', 'fastai.callback.all') # what `from ecg_nbdev.all import *` brings beside our names
 
 

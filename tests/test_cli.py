@@ -184,9 +184,9 @@ def test_a_folder_without_labels_is_named(tmp_path):
     run('ecg-synth', tmp_path/'data', '--n', 5)
     without_labels(tmp_path/'data')
     said = one_line(run('ecg-train', '--data-path', tmp_path/'data', '--out', tmp_path/'out', status=1))
-    assert str(tmp_path/'data') in said and '0 recordings carry one of the classes' in said
+    assert str(tmp_path/'data') in said and '0 recordings are labelled with one of the classes' in said
     said = one_line(run('ecg-evaluate', '--test-path', tmp_path/'data', '--out', tmp_path/'out', status=1))
-    assert str(tmp_path/'data') in said and 'none of its 5 recordings carries one of the classes' in said
+    assert str(tmp_path/'data') in said and 'none of its 5 recordings is labelled with one' in said
     assert not (tmp_path/'out'/'metrics.json').exists()
 
 
