@@ -397,7 +397,9 @@
   }
 })();
 
-document.querySelectorAll("pre, .sd-table, .cell-output-display, .drawing").forEach((e) => { if (e.scrollWidth > e.clientWidth) e.tabIndex = 0; });
+document.querySelectorAll("pre, .sd-table, .cell-output-display, .drawing").forEach((e) => {
+  if (e.scrollWidth > e.clientWidth) e.tabIndex = 0;
+});
 document.querySelectorAll('.sidebar-navigation [role="button"]').forEach((e) => e.addEventListener("keydown", (ev) => {
   if (ev.key === "Enter" || ev.key === " ") { ev.preventDefault(); e.click(); }
 }));
