@@ -16,17 +16,21 @@ def _uniform(x, low, high, *shape, generator=None):
     "Numbers between `low` and `high` on the device of `x`."
     return x.new_empty(shape).uniform_(low, high, generator=generator)
 
+# %% ../nbs/22_augment.ipynb #dfa500ed
+def _count_samples(x):
+    "(windows,) samples up to the last one that is there."
+    return (~x.isnan().all(1)).long().flip(-1).cummax(-1).values.sum(-1)
+
 # %% ../nbs/22_augment.ipynb #b2367dcc
 def crop(
     x, # (windows, 12, n) mV
     size:int, # samples to keep
     generator=None, # torch.Generator
 ): # (windows, 12, size)
-    "A stretch of each window that starts anywhere, as long as it takes no padding for samples."
+    "A stretch of each window that starts at random, but before the padding of a short one is reached."
     import torch
     if size >= x.shape[-1]: return x
-    samples = (~x.isnan().all(1)).long().flip(-1).cummax(-1).values.sum(-1)  # up to the last one that is there
-    last = (samples-size).clamp(min=0)
+    last = (_count_samples(x)-size).clamp(min=0)
     start = (_uniform(x, 0, 1, len(x), generator=generator)*(last+1)).long().minimum(last)
     time = start[:, None]+torch.arange(size, device=x.device)
     return x.gather(-1, time[:, None].expand(-1, x.shape[1], -1))
@@ -63,7 +67,7 @@ def noise(
     mv:float=.03, # largest standard deviation, mV
     generator=None, # torch.Generator
 ): # (windows, 12, n)
-    "White noise, of a level between 0 and `mv` a window."
+    "White noise, of a level between 0 and `mv` for each window."
     import torch
     n = x.shape[-1]
     # one long draw, each lead takes a stretch of it: several times faster than a number per sample
@@ -90,7 +94,7 @@ def wander(
 # %% ../nbs/22_augment.ipynb #e9f51561
 def drop_leads(
     x, # (windows, 12, n) mV
-    p:float=.1, # chance of each lead to go
+    p:float=.1, # probability of each lead to be dropped
     generator=None, # torch.Generator
 ): # (windows, 12, n)
     "Some leads of each window become NaN."
@@ -99,6 +103,14 @@ def drop_leads(
     gone = (draw < p) & (draw < draw.amax(1, keepdim=True))
     return x.masked_fill(gone[..., None], float('nan'))
 
+# %% ../nbs/22_augment.ipynb #26f2d8f7
+def _draw_share(x, alpha, generator):
+    "(windows,) share from Beta(alpha, alpha), or one minus it where that is larger."
+    import torch
+    gamma = torch._standard_gamma(x.new_full((2, len(x)), alpha), generator=generator)
+    share = (gamma[0]/gamma.sum(0).clamp(min=1e-12)).nan_to_num(1.)
+    return share.maximum(1-share)
+
 # %% ../nbs/22_augment.ipynb #af1dc4d2
 def mixup(
     x, # (windows, 12, n) mV
@@ -106,11 +118,9 @@ def mixup(
     alpha:float=.2, # of the Beta(alpha, alpha) that the share is drawn from
     generator=None, # torch.Generator
 )->tuple: # (x, y) mixed
-    "Each window with a share of another one of the batch; a window's own share is at least one half."
+    "Each window mixed with another one of the batch; a window's own share is at least one half (Zhang et al. 2018)."
     import torch
-    gamma = torch._standard_gamma(x.new_full((2, len(x)), alpha), generator=generator)
-    share = (gamma[0]/gamma.sum(0).clamp(min=1e-12)).nan_to_num(1.)
-    share = share.maximum(1-share)
+    share = _draw_share(x, alpha, generator)
     other = torch.randperm(len(x), generator=generator, device=x.device)
     part = share[:, None, None]
     mixed = part*x+(1-part)*x[other]
@@ -120,6 +130,7 @@ def mixup(
 # %% ../nbs/22_augment.ipynb #93ee4f55
 AUGMENTS = {f.__name__: f for f in (crop, warp_time, scale, noise, wander, drop_leads, mixup)}
 
+# %% ../nbs/22_augment.ipynb #4367a346
 def _check(name, options):
     "Refuse what `AUGMENTS` does not have."
     if name not in AUGMENTS: raise ValueError(f"no augmentation '{name}': choose of {', '.join(AUGMENTS)}")
@@ -135,6 +146,7 @@ class Augment:
         spec:dict, # name → options, in the order of application: `{'scale': {}, 'noise': {'mv': .05, 'share': .5}}`
         seed:int=0, # of all that is drawn
     ):
+        "Raises ValueError for a name that is not in `AUGMENTS` or an option that it does not have."
         for name, options in spec.items(): _check(name, options)
         self.spec, self.seed, self.generator = spec, seed, None
 

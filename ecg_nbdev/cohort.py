@@ -23,9 +23,16 @@ from .parallel import in_order, with_bar
 from .labels import code_map, multi_hot, read_reference, split_labels
 
 # %% ../nbs/12_cohort.ipynb #2bfc76b3
+def _is_recording(name, headers):
+    "Whether a file is a recording, told by its name; `headers` are the stems that have a header beside them."
+    stem, suffix = os.path.splitext(name)
+    if name.startswith('.') or suffix.lower() not in READERS: return False
+    return suffix.lower() != '.mat' or stem not in headers
+
+# %% ../nbs/12_cohort.ipynb #ab97f845
 def find_records(
-    folder, # searched with all its subfolders
-)->list: # of paths, in the order of their names
+    folder:str|Path, # searched with all its subfolders
+)->list: # of paths, sorted by name within each folder
     "The recordings in a folder; raises `CohortError` where there are none."
     folder = Path(folder)
     if not folder.is_dir(): raise CohortError(f'{folder}: there is no such folder: check the path')
@@ -33,8 +40,7 @@ def find_records(
     for place, below, names in os.walk(folder):
         below[:] = sorted(name for name in below if not name.startswith('.'))
         headers = {name[:-4] for name in names if name.endswith('.hea')}
-        found += [Path(place, name) for name in sorted(names) if not name.startswith('.')
-            and (suffix := os.path.splitext(name)[1].lower()) in READERS and (suffix != '.mat' or name[:-4] not in headers)]
+        found += [Path(place, name) for name in sorted(names) if _is_recording(name, headers)]
     if not found:
         raise CohortError(f"{folder}: holds no recordings: give a folder with files that end in {', '.join(READERS)}")
     return found
@@ -59,18 +65,21 @@ def _digest(signal):
 
 # %% ../nbs/12_cohort.ipynb #90d980b1
 def _wfdb_row(path):
+    "What a header says of its recording."
     header = read_header(path)
     if not header.signals: return _signal_row(path)  # segments: only reading tells what is there
     n = check_signal(header)
     by_lead = {signal.lead: signal for signal in reversed(header.signals)}
     absent = [lead for lead in LEADS if lead not in by_lead]
     if absent: raise RecordError(path, f"has no {', '.join(absent)}: give all twelve leads")
-    marks = [(s.initial, s.checksum and s.checksum % 65536, s.gain, s.baseline) for s in (by_lead[lead] for lead in LEADS)]
+    signals = [by_lead[lead] for lead in LEADS]
+    marks = [(s.initial, s.checksum and s.checksum % 65536, s.gain, s.baseline) for s in signals]
     return dict(id=path.stem, patient=header.patient, fs=header.fs, n_samples=n, age=header.age, sex=header.sex,
                 dx=header.dx, digest=None, marks=(n, *marks))
 
 # %% ../nbs/12_cohort.ipynb #dd24535f
 def _signal_row(path):
+    "The same from the recording itself, for files without a header."
     record = read_record(path)
     units = np.rint(record.signal.astype(np.float64)*1000)
     marks = [(first, total % 65536, 1000., 0) for first, total in zip(units[:, 0], np.nansum(units, axis=1))]
@@ -78,6 +87,7 @@ def _signal_row(path):
     return dict(id=record.id, patient=patient, fs=record.fs, n_samples=record.n, age=record.age, sex=record.sex,
         dx=','.join(record.labels), digest=_digest(record.signal), marks=(record.n, *marks))
 
+# %% ../nbs/12_cohort.ipynb #8699089a
 def _describe(path):
     "What a file says of its recording, or the `RecordError` that says why it can't be used."
     try: return _wfdb_row(path) if path.suffix.lower() == '.hea' else _signal_row(path)
@@ -95,13 +105,14 @@ def _table_row(row, path, root, reference, codes):
 
 # %% ../nbs/12_cohort.ipynb #7ec9baa6
 def _groups(rows, key):
+    "Rows that have the same `key`, where there are several."
     groups = defaultdict(list)
     for row in rows: groups[row[key]].append(row)
     return [group for group in groups.values() if len(group) > 1]
 
 # %% ../nbs/12_cohort.ipynb #6604e72e
 def _add_digests(rows, failed):
-    "Read the signals of rows that may stand twice; returns the rows that could be read."
+    "Read the signals of rows that may be duplicates; returns the rows that could be read."
     suspects = {id(row): row for key in ('id', 'marks') for group in _groups(rows, key) for row in group}
     for row in suspects.values():
         if row['digest']: continue
@@ -109,43 +120,67 @@ def _add_digests(rows, failed):
         except RecordError as e: failed(e); row['digest'] = 'unread'
     return [row for row in rows if row['digest'] != 'unread']
 
+# %% ../nbs/12_cohort.ipynb #b87c124f
+def _note(row, kept, case): return dict(id=row['id'], path=row['path'], same_as=kept['path'], case=case)
+
+# %% ../nbs/12_cohort.ipynb #cc342c0e
+def _copies(group):
+    "Of rows with one name: the first with each signal, and pairs of a copy and the row that is kept for it."
+    kept, copies = {}, []
+    for row in sorted(group, key=lambda r: (not r['labels'], r['path'])):
+        first = kept.setdefault(row['digest'], row)
+        if first is not row: copies.append((row, first))
+    return list(kept.values()), copies
+
+# %% ../nbs/12_cohort.ipynb #be411ed4
+def _rename(row, root):
+    "Give a namesake its path as its name."
+    name = '-'.join(Path(row['path']).relative_to(root).with_suffix('').parts)
+    row.update(id=name, patient=name if row['patient'] == row['id'] else row['patient'])
+
 # %% ../nbs/12_cohort.ipynb #74ff50a4
-def _settle(rows, root):
-    "Rows to keep, and what stands twice."
+def _settle_names(rows, root):
+    "Rows without copies, sorted by a name of their own; and the copies and namesakes found."
     found, dropped = [], set()
-    def note(row, kept, case): found.append(dict(id=row['id'], path=row['path'], same_as=kept['path'], case=case))
     for group in _groups(rows, 'id'):
-        kept = {}
-        for row in sorted(group, key=lambda r: (not r['labels'], r['path'])):
-            first = kept.setdefault(row['digest'], row)
-            if first is row: continue
-            note(row, first, 'copy')
-            dropped.add(id(row))
-        namesakes = list(kept.values())
-        for row in namesakes[1:]: note(row, namesakes[0], 'namesake')
-        for row in namesakes if len(namesakes) > 1 else ():
-            name = '-'.join(Path(row['path']).relative_to(root).with_suffix('').parts)
-            row.update(id=name, patient=name if row['patient'] == row['id'] else row['patient'])
-    rows = sorted((row for row in rows if id(row) not in dropped), key=lambda r: r['id'])
-    same_patient = {}
+        namesakes, copies = _copies(group)
+        found += [_note(row, first, 'copy') for row, first in copies]
+        dropped |= {id(row) for row, _ in copies}
+        found += [_note(row, namesakes[0], 'namesake') for row in namesakes[1:]]
+        for row in namesakes if len(namesakes) > 1 else (): _rename(row, root)
+    return sorted((row for row in rows if id(row) not in dropped), key=lambda r: r['id']), found
+
+# %% ../nbs/12_cohort.ipynb #72353038
+def _join_twins(rows):
+    "Make twins one patient; returns the twins found."
+    found, same_patient = [], {}
     for group in _groups([row for row in rows if row['digest']], 'digest'):
         for row in group[1:]:
-            note(row, group[0], 'twin')
+            found.append(_note(row, group[0], 'twin'))
             same_patient[row['patient']] = same_patient.get(group[0]['patient'], group[0]['patient'])
     for row in rows: row['patient'] = same_patient.get(row['patient'], row['patient'])
-    return rows, found
+    return found
 
 # %% ../nbs/12_cohort.ipynb #743a0948
 COLUMNS = ['id', 'patient', 'path', 'fs', 'n_samples', 'age', 'sex', 'labels', 'source', 'dx', 'other']
+
+# %% ../nbs/12_cohort.ipynb #7f5bfc26
+def _count(table, classes):
+    "Records, lengths and label counts of a cohort's table, or of one source of it."
+    seconds, labels = table.n_samples/table.fs, table.labels.map(split_labels)
+    counts = {name: int(labels.map(lambda names: name in names).sum()) for name in classes}
+    return {'records': len(table), 'patients': table.patient.nunique(), 'hours': round(seconds.sum()/3600, 2),
+        'shortest, s': seconds.min(), 'median, s': seconds.median(), 'longest, s': seconds.max(),
+        **counts, 'no label': int((table.labels == '').sum())}
 
 # %% ../nbs/12_cohort.ipynb #2c369ab9
 @dataclass(repr=False)
 class Cohort:
     "What a scan found."
     root:Path # the scanned folder
-    table:pd.DataFrame # a row a record, sorted by id; see `COLUMNS`
+    table:pd.DataFrame # one row per record, sorted by id: patient, path, fs (Hz), n_samples, age (years), labels, …
     skipped:pd.DataFrame # path, reason: recordings that can't be used
-    duplicates:pd.DataFrame # id, path, same_as, case: recordings that stand twice
+    duplicates:pd.DataFrame # id, path, same_as, case: recordings found twice
     classes:tuple # the class names that labels can have
     unread:int = 0 # ids in the label tables that have no recording here
 
@@ -154,63 +189,67 @@ class Cohort:
         twice = len(self.duplicates)
         return f'Cohort({self.root.name}: {len(self)} records, {len(self.skipped)} skipped, {twice} that stand twice)'
 
-    def _column(self, source):
-        t = self.table if source is None else self.table[self.table.source == source]
-        seconds, labels = t.n_samples/t.fs, t.labels.map(split_labels)
-        counts = {name: int(labels.map(lambda names: name in names).sum()) for name in self.classes}
-        return {'records': len(t), 'patients': t.patient.nunique(), 'hours': round(seconds.sum()/3600, 2),
-            'shortest, s': seconds.min(), 'median, s': seconds.median(), 'longest, s': seconds.max(),
-            **counts, 'no label': int((t.labels == '').sum())}
-
     def summary(self)->pd.DataFrame:
-        "Records, lengths and label counts, a column a source; what was skipped, for all."
-        sources = sorted(self.table.source.unique())
+        "Records, lengths and label counts, one column per source; what was left out, for all together."
         copies = int((self.duplicates.case == 'copy').sum())
         left_out = {'skipped': len(self.skipped), 'copies': copies, 'labels without recording': self.unread}
-        whole = self._column(None) | left_out
-        columns = {'all': whole} | ({name: self._column(name) for name in sources} if len(sources) > 1 else {})
-        return pd.DataFrame({name: pd.Series(column, dtype=object) for name, column in columns.items()}).reindex(whole).fillna('')
+        columns = {'all': _count(self.table, self.classes) | left_out}
+        if self.table.source.nunique() > 1:
+            columns |= {name: _count(part, self.classes) for name, part in self.table.groupby('source')}
+        columns = {name: pd.Series(column, dtype=object) for name, column in columns.items()}
+        return pd.DataFrame(columns).reindex(columns['all'].index).fillna('')
 
     def save(self,
-        folder, # made if need be
+        folder:str|Path, # made if need be
     )->None:
         "Write cohort.csv, skipped.csv and duplicates.csv."
         for name, table in (('cohort', self.table), ('skipped', self.skipped), ('duplicates', self.duplicates)):
             with whole_file(Path(folder)/f'{name}.csv') as f: table.to_csv(f, index=False)
 
+# %% ../nbs/12_cohort.ipynb #ba94366f
+def _describe_all(paths, progress):
+    "Pairs of what a file says (see `_describe`) and its path, headers first."
+    headers = [path for path in paths if path.suffix.lower() == '.hea']
+    others = [path for path in paths if path.suffix.lower() != '.hea']
+    many = len(others) > 20
+    described = with_bar(in_order(_describe, others, None if many else 1), len(others), progress and many)
+    return zip(chain(map(_describe, headers), described), headers+others)
+
+# %% ../nbs/12_cohort.ipynb #b2afa774
+def _usable_rows(paths, root, references, codes, failed, progress):
+    "A row for every recording that can be used; `failed` is called with the error of the others."
+    rows = []
+    for found, path in _describe_all(paths, progress):
+        if isinstance(found, RecordError): failed(found)
+        else: rows.append(_table_row(found, path, root, references[path.parent], codes))
+    return rows
+
 # %% ../nbs/12_cohort.ipynb #af9690d2
 def scan(
-    folder, # a data set in any supported layout, nested or flat
+    folder:str|Path, # a data set in any supported layout, nested or flat
     on_error:str='skip', # a recording that can't be used: 'skip' it and list it, or 'raise'
-    classes=CLASSES, # labels to keep: names out of the nine, or a dict of class name -> codes
+    classes=CLASSES, # labels to keep: names out of the nine, or a dict of class name → codes
     progress:bool=True, # show a progress bar while files without a header are read
 )->Cohort: # its table sorted by id
-    "Look at a folder and list its recordings with their labels; raises `CohortError` where there are none."
+    """List a folder's recordings with their labels; raises `CohortError` where there are none.
+
+    A `RecordError` is raised with `on_error='raise'` only, a ValueError for another `on_error`."""
     if on_error not in ('skip', 'raise'): raise ValueError(f"on_error is 'skip' or 'raise', not {on_error!r}")
-    root = Path(os.path.abspath(folder))
-    paths, codes = [Path(os.path.abspath(path)) for path in find_records(folder)], code_map(classes)
-    references = _references(root, {path.parent for path in paths})
-    rows, skipped = [], []
+    root, skipped = Path(os.path.abspath(folder)), []
     def failed(error):
         if on_error == 'raise': raise error
         skipped.append(dict(path=str(error.path), reason=error.reason))
-    headers, others = ([path for path in paths if (path.suffix.lower() == '.hea') == wfdb] for wfdb in (True, False))
-    many = len(others) > 20
-    described = with_bar(in_order(_describe, others, None if many else 1), len(others), progress and many)
-    for found, path in zip(chain(map(_describe, headers), described), headers+others):
-        if isinstance(found, RecordError): failed(found)
-        else: rows.append(_table_row(found, path, root, references[path.parent], codes))
-    listed = {name for table in references.values() for name in table}
-    unread = len(listed-{row['id'] for row in rows})
-    rows, found = _settle(_add_digests(rows, failed), root)
+    paths, codes = [Path(os.path.abspath(path)) for path in find_records(folder)], code_map(classes)
+    references = _references(root, {path.parent for path in paths})
+    rows = _usable_rows(paths, root, references, codes, failed, progress)
+    unread = len({name for table in references.values() for name in table}-{row['id'] for row in rows})
+    rows, found = _settle_names(_add_digests(rows, failed), root)
+    found += _join_twins(rows)
     if not rows:
-        first = skipped[0]
         raise CohortError(f"{folder}: none of its {len(paths)} recordings can be used, "
-                          f"the first one is {first['path']}: {first['reason']}")
-    skipped = pd.DataFrame(skipped, columns=['path', 'reason'])
-    duplicates = pd.DataFrame(found, columns=['id', 'path', 'same_as', 'case'])
-    known = tuple(dict.fromkeys(codes.values()))
-    return Cohort(root, pd.DataFrame(rows, columns=COLUMNS), skipped, duplicates, known, unread)
+                          f"the first one is {skipped[0]['path']}: {skipped[0]['reason']}")
+    return Cohort(root, pd.DataFrame(rows, columns=COLUMNS), pd.DataFrame(skipped, columns=['path', 'reason']),
+        pd.DataFrame(found, columns=['id', 'path', 'same_as', 'case']), tuple(dict.fromkeys(codes.values())), unread)
 
 # %% ../nbs/12_cohort.ipynb #a6daf61b
 def _deal(table, shares, seed):
@@ -220,21 +259,23 @@ def _deal(table, shares, seed):
     labels = table.labels.map(split_labels)
     Y = multi_hot(labels, sorted({name for names in labels for name in names}))
     patients, of_row = np.unique(table[('patient' if 'patient' in table else 'id')].to_numpy(str), return_inverse=True)
-    carried = np.zeros((len(patients), Y.shape[1]), bool)
-    np.logical_or.at(carried, of_row, Y)
+    of_patient = np.zeros((len(patients), Y.shape[1]), bool)
+    np.logical_or.at(of_patient, of_row, Y)
     rng = np.random.RandomState(seed)
     order = rng.permutation(len(patients))
     parts = np.empty(len(patients), int)
-    parts[order] = IterativeStratification(labels=carried[order], r=np.asarray(shares), random_state=rng)
+    parts[order] = IterativeStratification(labels=of_patient[order], r=np.asarray(shares), random_state=rng)
     return parts[of_row]
 
 # %% ../nbs/12_cohort.ipynb #3939c0c4
 def make_folds(
     table:pd.DataFrame, # a cohort's table: labels, and patient or id
     k:int=10, # folds
-    seed:int=0,
+    seed:int=0, # of the order in which patients are dealt out
 )->np.ndarray: # (n,) int, 0 … k-1
-    "Patient-safe folds, stratified over all labels; they depend on ids, labels and seed alone, not on the order of rows."
+    """Patient-safe folds, stratified over all labels; raises CohortError for more folds than patients.
+
+    They depend on ids, labels and seed alone, not on the order of rows."""
     people = table[('patient' if 'patient' in table else 'id')].nunique()
     if not 2 <= k <= people: raise CohortError(f'{people} patients make no {k} folds: ask for 2 to {people}')
     return _deal(table, [1/k]*k, seed)
@@ -244,9 +285,11 @@ def split_cohort(
     table:pd.DataFrame, # a cohort's table
     valid:float=0.1, # share of patients for validation
     test:float=0.1, # share of patients for the test
-    seed:int=0,
+    seed:int=0, # of the order in which patients are dealt out
 )->np.ndarray: # (n,) of 'train', 'valid', 'test'
-    "A patient-safe, stratified split; independent of the order of rows."
+    """A patient-safe, stratified split; independent of the order of rows.
+
+    Raises ValueError for shares that leave nothing to train on."""
     if not (valid >= 0 and test >= 0 and valid+test < 1):
         raise ValueError(f'valid={valid} and test={test} leave nothing to train on')
     shares = {name: share for name, share in (('train', 1-valid-test), ('valid', valid), ('test', test)) if share}
@@ -255,9 +298,9 @@ def split_cohort(
 # %% ../nbs/12_cohort.ipynb #f0f02d7d
 def split_of_fold(
     folds:np.ndarray, # (records,) number of each recording's fold
-    fold:int=0, # the fold that judges
+    fold:int=0, # the test fold
 )->np.ndarray: # (records,) 'train', 'valid' or 'test'
-    """The fold judges ('test'), the next one chooses epoch and thresholds ('valid'), the others train.
+    """The fold is 'test', the next one 'valid' (for the choice of epoch and thresholds), the others 'train'.
 
     Raises CohortError for a fold that is not there."""
     k = folds.max()+1
@@ -265,7 +308,6 @@ def split_of_fold(
     return np.select([folds == fold, folds == (fold+1) % k], ['test', 'valid'], 'train')
 
 # %% ../nbs/12_cohort.ipynb #91f0ffef
-def cpsc2018_folds(
-)->pd.Series: # record id → 0 … 9
-    "The ten committed folds of CPSC2018."
+def cpsc2018_folds()->pd.Series: # (6877,) int, record id → 0 … 9
+    "The ten folds of CPSC2018 that come with the package."
     with (files('ecg_nbdev')/'data'/'cpsc2018_folds.csv').open() as f: return pd.read_csv(f, index_col='record').fold

@@ -21,30 +21,37 @@ def _across_gaps(x, function):
     bridged = pd.DataFrame(x.T).interpolate(limit_direction='both').fillna(0).to_numpy().T
     return np.where(gaps, np.nan, function(bridged)).astype(np.float32)
 
+# %% ../nbs/21_signal.ipynb #a2a1d14d
+def _butterworth(x, fs, cutoff, kind):
+    "Second-order filter, forward and backward; `cutoff` in Hz, one or a pair."
+    from scipy.signal import butter, sosfiltfilt
+    sos = butter(2, cutoff, kind, fs=fs, output='sos')
+    # two periods: the filter's own start must not bend the first beat
+    pad = min(int(2*fs/np.min(cutoff)), x.shape[-1]-1)
+    return _across_gaps(x, lambda y: sosfiltfilt(sos, y, axis=-1, padlen=pad))
+
 # %% ../nbs/21_signal.ipynb #6379d17d
 def highpass(
     x:np.ndarray, # (leads, n) mV, NaN where there is no sample
     fs:float, # sampling rate, Hz
-    cutoff:float=0.5, # Hz
+    cutoff:float=0.5, # Hz, below fs/2
 )->np.ndarray: # (leads, n) float32, mV
-    "Remove baseline wander: second-order Butterworth, forward and backward (no phase shift)."
-    from scipy.signal import butter, sosfiltfilt
-    sos = butter(2, cutoff, 'highpass', fs=fs, output='sos')
-    pad = min(int(2*fs/cutoff), x.shape[-1]-1)  # two periods: the filter's own start must not bend the first beat
-    return _across_gaps(x, lambda y: sosfiltfilt(sos, y, axis=-1, padlen=pad))
+    """Remove baseline wander: second-order Butterworth, forward and backward (no phase shift).
+
+    Raises ValueError for a cutoff that the sampling rate does not allow."""
+    return _butterworth(x, fs, cutoff, 'highpass')
 
 # %% ../nbs/21_signal.ipynb #fe0a2544
 def bandpass(
     x:np.ndarray, # (leads, n) mV, NaN where there is no sample
     fs:float, # sampling rate, Hz
-    low:float=0.5, # Hz
+    low:float=0.5, # Hz, below `high`
     high:float=40., # Hz, below fs/2
 )->np.ndarray: # (leads, n) float32, mV
-    "Keep what lies between two frequencies: second-order Butterworth, forward and backward (no phase shift)."
-    from scipy.signal import butter, sosfiltfilt
-    sos = butter(2, (low, high), 'bandpass', fs=fs, output='sos')
-    pad = min(int(2*fs/low), x.shape[-1]-1)
-    return _across_gaps(x, lambda y: sosfiltfilt(sos, y, axis=-1, padlen=pad))
+    """Keep what lies between two frequencies: second-order Butterworth, forward and backward (no phase shift).
+
+    Raises ValueError for a cutoff that the sampling rate does not allow."""
+    return _butterworth(x, fs, (low, high), 'bandpass')
 
 # %% ../nbs/21_signal.ipynb #32785bb8
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ def plan_windows(
 )->np.ndarray: # (windows,) first sample of each window
     """Starts of evenly spread windows that hold every sample, the last one flush with the end.
 
-    Raises ValueError for a stride that leaves gaps."""
+    Raises ValueError for a stride that leaves gaps, and for a recording without samples."""
     stride = size if stride is None else stride
     if n < 1: raise ValueError(f'a recording of {n} samples has no window')
     if not 1 <= stride <= size:
@@ -33,13 +33,25 @@ def cut_windows(
     signal:np.ndarray, # (leads, n) mV
     starts:np.ndarray, # (windows,) first sample of each window
     size:int, # samples in a window
-)->np.ndarray: # (windows, leads, size) float32, NaN behind the end of the recording
+)->np.ndarray: # (windows, leads, size) float32 mV, NaN beyond the end of the recording
     "The windows of one recording."
     out = np.full((len(starts), signal.shape[0], size), np.nan, np.float32)
     for window, s in zip(out, starts):
         piece = signal[:, s:s+size]
         window[:, :piece.shape[1]] = piece
     return out
+
+# %% ../nbs/20_windows.ipynb #ee43fbe1
+def _samples_lost(record, start, size, lengths):
+    "Samples that no window holds: gaps before each window, and what follows the last one of a recording."
+    order = np.lexsort((start, record))
+    record, start = record[order], start[order]
+    first = np.diff(record, prepend=-1) > 0  # window of its recording
+    previous = np.where(first, 0, np.roll(start, 1)+size)  # where the window before it ends
+    gaps = np.maximum(np.minimum(start, lengths[record])-previous, 0)
+    reached = np.zeros(len(lengths), np.int64)
+    np.maximum.at(reached, record, start+size)
+    return int(gaps.sum()+np.maximum(lengths-reached, 0).sum())
 
 # %% ../nbs/20_windows.ipynb #d478aa0b
 @dataclass(frozen=True)
@@ -66,40 +78,41 @@ class WindowPlan:
 
     def lost(self)->int:
         "Samples that no window holds."
-        order = np.lexsort((self.start, self.record))
-        record, start = self.record[order], self.start[order]
-        first = np.diff(record, prepend=-1) > 0 # window of its recording
-        previous = np.where(first, 0, np.r_[0, start[:-1]+self.size][:len(start)]) # where the one before it ends
-        reached = np.zeros(len(self.lengths), np.int64)
-        np.maximum.at(reached, record, start+self.size)
-        return int(np.maximum(start-previous, 0).sum()+np.maximum(self.lengths-reached, 0).sum())
+        return _samples_lost(self.record, self.start, self.size, self.lengths)
 
     def summary(self)->pd.Series:
-        "How many windows, how many for one recording, how much of them is overlap and padding, what is lost."
+        """How many windows, and the most for one recording; what is computed again as a share of all samples;
+        padding as a share of what the windows hold; how many samples are lost."""
         count = np.bincount(self.record, minlength=len(self.lengths))
-        samples, padding = self.lengths.sum(), np.maximum(self.size-self.lengths, 0).sum()
-        twice = len(self)*self.size-padding-samples
+        samples, held, lost = self.lengths.sum(), len(self)*self.size, self.lost()
+        padding = np.clip(self.start+self.size-self.lengths[self.record], 0, self.size).sum()
+        twice = held-padding-(samples-lost)
         return pd.Series({
             'records': len(self.lengths), 'windows': len(self), 'windows per record, most': int(count.max(initial=0)),
             'samples used twice or more': float(twice/max(samples, 1)),
-            'padding': float(padding/max(len(self)*self.size, 1)), 'samples lost': self.lost()})
+            'padding': float(padding/max(held, 1)), 'samples lost': lost})
 
 # %% ../nbs/20_windows.ipynb #9db461ae
 def _mean(prob, record, n):
+    "The average over each recording's windows."
     out = np.zeros((n, prob.shape[1]))
     np.add.at(out, record, prob)
     return out/np.bincount(record, minlength=n)[:, None]
 
+# %% ../nbs/20_windows.ipynb #c715afe5
 def _max(prob, record, n):
+    "The largest of each recording's windows."
     out = np.zeros((n, prob.shape[1]))
     np.maximum.at(out, record, prob)
     return out
 
 # %% ../nbs/20_windows.ipynb #dfd624cf
 def _attention(prob, record, n):
+    "The average weighted with each window's odds."
     odds = prob/np.clip(1-prob, 1e-6, None)+1e-6
     return _mean(odds*prob, record, n)/_mean(odds, record, n)
 
+# %% ../nbs/20_windows.ipynb #0ecaade9
 STITCH = {'mean': _mean, 'max': _max, 'attention': _attention}
 
 # %% ../nbs/20_windows.ipynb #26362ac7
@@ -108,7 +121,7 @@ def stitch(
     record:np.ndarray, # (windows,) which recording each window is cut from: 0 … records−1, each at least once
     how:str|tuple='mean', # a rule of `STITCH`, or one for each class
 )->np.ndarray: # (records, classes) float64
-    "One probability per class for every recording, from its windows; ValueError for a recording without a window."
+    "One probability per class for each recording, from its windows; raises ValueError where one has no window."
     prob, record = np.asarray(prob, dtype=np.float64), np.asarray(record)
     n = int(record.max(initial=-1))+1
     if (np.bincount(record, minlength=n) == 0).any():
@@ -118,10 +131,10 @@ def stitch(
 
 # %% ../nbs/20_windows.ipynb #09716118
 def stitch_trace(
-    pieces:np.ndarray, # (windows, leads, size) one value a sample, NaN where there is none
+    pieces:np.ndarray, # (windows, leads, size) one value per sample, NaN where there is none
     starts:np.ndarray, # (windows,) first sample of each window
     n:int, # samples in the recording
-)->np.ndarray: # (leads, n)
+)->np.ndarray: # (leads, n) float32, NaN where no window has a value
     "One trace of a recording from those of its windows: overlapping values are averaged. The inverse of `cut_windows`."
     total, count = np.zeros((2, pieces.shape[1], n))
     for piece, s in zip(pieces, starts):
