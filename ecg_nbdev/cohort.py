@@ -152,13 +152,17 @@ def _settle_names(rows, root):
 
 # %% ../nbs/12_cohort.ipynb #72353038
 def _join_twins(rows):
-    "Make twins one patient; returns the twins found."
+    "Make twins one patient, however many pairs tie them together; returns the twins found."
     found, same_patient = [], {}
+    def whole(patient):
+        while patient in same_patient: patient = same_patient[patient]
+        return patient
     for group in _groups([row for row in rows if row['digest']], 'digest'):
         for row in group[1:]:
             found.append(_note(row, group[0], 'twin'))
-            same_patient[row['patient']] = same_patient.get(group[0]['patient'], group[0]['patient'])
-    for row in rows: row['patient'] = same_patient.get(row['patient'], row['patient'])
+            one, other = whole(group[0]['patient']), whole(row['patient'])
+            if one != other: same_patient[other] = one
+    for row in rows: row['patient'] = whole(row['patient'])
     return found
 
 # %% ../nbs/12_cohort.ipynb #743a0948

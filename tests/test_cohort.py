@@ -143,6 +143,12 @@ def test_other_vocabulary(tmp_path):
 
 # --- records that stand twice
 
+def test_twins_of_twins_are_one_patient(tmp_path):
+    "A1 is A2, B1 is B2, and A2 and B2 are one patient: all four stay in one fold."
+    for name, signal, patient in (('A1', 1, 'P1'), ('A2', 1, 'P2'), ('B1', 2, 'P3'), ('B2', 2, 'P2')):
+        write_record(made_up(name, signal, patient=patient), tmp_path)
+    assert scan(tmp_path).table.patient.nunique() == 1
+
 def test_copies_twins_namesakes(tmp_path):
     write_record(made_up('A1', 1), tmp_path/'s1'); write_record(made_up('A1', 1), tmp_path/'s2')      # a copy
     write_record(made_up('A2', 2), tmp_path/'s1'); write_record(made_up('A2', 22), tmp_path/'s2')     # namesakes
