@@ -368,12 +368,24 @@ def local_search(script):
 
 def undated(sitemap): return re.sub(r'\s*<lastmod>.*?</lastmod>', '', sitemap)
 
+NAMED = re.compile(r'<a href="([^"#:]+\.html)#([^"]+)"[^>]*>(<code>.*?</code>)</a>', re.S)
+
+def drop_dead_anchors(out):
+    "A name that a page explains without an entry of its own (what users do not call) is code, not a link."
+    ids = {page.resolve(): set(re.findall(r'\bid="([^"]+)"', page.read_text(encoding='utf-8'))) for page in out.rglob('*.html')}
+    for page in out.rglob('*.html'):
+        def one(m):
+            target = ids.get((page.parent/m[1]).resolve())
+            return m[0] if target is None or m[2] in target else m[3]
+        rewrite(page, partial(NAMED.sub, one))
+
 def mend(out):
     "Everything a page needs comes from the site: maths, fonts, and a search that also works from file://."
     host = NBDEV['doc_host']+NBDEV['doc_baseurl']
     for page in out.rglob('*.html'):
         offset = '../'*len(page.relative_to(out).parent.parts)
         rewrite(page, partial(mend_page, offset=offset, host=host))
+    drop_dead_anchors(out)
     shutil.copytree(VENDOR/'katex', out/'site_libs/katex', dirs_exist_ok=True)
     shutil.copytree(FIGURES, out/'figures', dirs_exist_ok=True)
     for css in (*out.glob('site_libs/themes/*.css'), out/'site_libs/katex/katex.min.css'): rewrite(css, local_fonts)

@@ -11,8 +11,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SLIDER = ("import json; from ecg_nbdev.widget import _shown\n"
     "print('chosen', json.dumps(chosen.thresholds.values.tolist()))\n"
     "print('shown', ''.join(_shown(chosen.evaluation, chosen.k)))")
-QUICKSTART = ("print('intervals', intervals.round(2).to_html())\n"
-    "print('epochs', len(log), 'recordings', len(held), 'saved', (work/'model/model.safetensors').stat().st_size)")
+QUICKSTART = ("print('intervals', evaluation.intervals.round(2).to_html())\n"
+    "print('epochs', len(log), 'recordings', len(scored), 'saved', (work/'model/model.safetensors').stat().st_size)")
 LAST = { # notebook → the cell that is added at its end and prints what Python holds
     'nbs/71a_widget.ipynb': SLIDER, 'nbs/tutorials/threshold_selection.ipynb': SLIDER,
     'nbs/tutorials/quickstart.ipynb': QUICKSTART}
