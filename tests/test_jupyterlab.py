@@ -107,7 +107,7 @@ def test_the_quickstart_in_jupyterlab(run_all):
     path = 'nbs/tutorials/quickstart.ipynb'
     page = run_all(path)
     sources = [''.join(c['source']) for c in code_cells(json.loads((ROOT/path).read_text(encoding='utf-8')))]
-    drawn = {i for i, s in enumerate(sources) if re.search(r'^plot_\w+\(', s, re.M)}
+    drawn = {i for i, s in enumerate(sources) if re.search(r'^plot_\w+\(|\.plot\(', s, re.M)}
     assert len(drawn) == 3
     for i in drawn: # a recording, the history, the curves
         image = page.locator('.jp-CodeCell').nth(i).locator('.jp-RenderedImage img')
