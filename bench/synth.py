@@ -1,11 +1,11 @@
-"Records a second that the simulator makes, in processor time of one core: `python bench/synth.py`."
+"Records per second that the simulator makes, in processor time of one core: `python bench/synth.py`."
 import time
 
 from ecg_nbdev.sim.synth import simulate_cohort
 
 
 def rate(fs, seconds, n=200):
-    "Records a second of processor time; the median of three runs."
+    "Records per second of processor time; the median of three runs."
     runs = []
     for seed in range(3):
         start = time.process_time()
@@ -16,4 +16,6 @@ def rate(fs, seconds, n=200):
 
 if __name__ == '__main__':
     print('fs, Hz  seconds  records/s of one core')
-    for fs, seconds in ((500, 15), (500, 10), (100, 15), (100, 10)): print(f'{fs:6d}  {seconds:7d}  {rate(fs, seconds):8.0f}')
+    for fs, seconds in ((500, 15), (500, 10), (100, 15), (100, 10)):
+        speed = rate(fs, seconds)
+        print(f'{fs:6d}  {seconds:7d}  {speed:8.0f}')

@@ -112,8 +112,9 @@ def test_st_segments_move_where_they_should():
     assert found['STD'][v5] < found['Normal'][v5]-.02 and found['STD'][ii] < found['Normal'][ii]-.02
 
 
-def test_lookalikes_carry_no_label():
-    for name in LOOKALIKES: assert simulate(lookalike=name, rng=1).labels == ()
+def test_lookalikes_have_no_label():
+    for name in LOOKALIKES:
+        assert simulate(lookalike=name, rng=1).labels == ()
     marked = [cohort_record(i, seed=1, fs=100, seconds=5, lookalikes=1.) for i in range(8)]
     assert all(r.labels == () for r in marked)
 
@@ -131,5 +132,5 @@ def test_balanced_labels_are_balanced():
     assert counts.min() > .05 and counts.max() < .28
 
 
-def test_a_stranger_is_refused():
+def test_a_label_that_is_not_a_class_is_refused():
     with pytest.raises(ValueError, match='is not a class'): simulate(('AFIB',))

@@ -13,128 +13,161 @@ from scipy.signal import butter, sosfilt
 from .heart import pick
 
 # %% ../../nbs/00c_artifact.ipynb #6a1cbc07
-ELECTRODES = ('RA', 'LA', 'LL', 'V1', 'V2', 'V3', 'V4', 'V5', 'V6')
+_ELECTRODES = ('RA', 'LA', 'LL', 'V1', 'V2', 'V3', 'V4', 'V5', 'V6')
 
-WIRING = np.zeros((8, 9), np.float32)
-
-WIRING[0, :2], WIRING[1, [0, 2]] = (-1, 1), (-1, 1)
-
-WIRING[2:, :3], WIRING[2:, 3:] = -1/3, np.eye(6)
+# %% ../../nbs/00c_artifact.ipynb #3075ea3d
+_WIRING = np.zeros((8, 9), np.float32) # leads I, II, V1–V6 from electrodes
+_WIRING[0, :2] = -1, 1
+_WIRING[1, [0, 2]] = -1, 1
+_WIRING[2:, :3] = -1/3
+_WIRING[2:, 3:] = np.eye(6)
 
 # %% ../../nbs/00c_artifact.ipynb #66982380
-def baseline_wander(
-    rng:np.random.Generator,
-    n:int, # samples
-    fs:float, # Hz
-    size:float|None=None, # mV, typical standard deviation; drawn where not given
-)->np.ndarray: # (9, n) mV at the electrodes
-    "Baseline wander."
-    size = .03*np.exp(1.1*rng.standard_normal()) if size is None else size
-    seconds = n/fs
-    k = int(seconds*4)+4
-    t = np.arange(k)/4
+def _skin(rng, k):
+    "Random walks of nine skin potentials at `k` moments (9, k), each with mean 0."
     walk = np.cumsum(rng.standard_normal((9, k)), 1)*.22
-    walk -= walk.mean(1, keepdims=True)
-    breath = np.sin(2*np.pi*(rng.uniform(.15, .4)*t + rng.random()) + .3*np.cumsum(rng.standard_normal(k))*.2)
-    low = (.6*walk + .8*breath*rng.standard_normal((9, 1)))*np.exp(.4*rng.standard_normal((9, 1)))*size
-    low = low*np.r_[.55, .55, .55, np.ones(6)][:, None]
+    return walk - walk.mean(1, keepdims=True)
+
+# %% ../../nbs/00c_artifact.ipynb #eddcd579
+def _breathing(rng, k):
+    "A respiratory wave (k,) at 4 points per second, its phase wandering."
+    t = np.arange(k)/4
+    return np.sin(2*np.pi*(rng.uniform(.15, .4)*t + rng.random()) + .3*np.cumsum(rng.standard_normal(k))*.2)
+
+# %% ../../nbs/00c_artifact.ipynb #f01de627
+def _join_smoothly(low, n, fs):
+    "Values (9, k) at 4 points per second as (9, n) float32 at `fs` Hz, without corners."
     at = np.arange(n)/fs*4
-    i = np.minimum(at.astype(int), k-2)
+    i = np.minimum(at.astype(int), low.shape[1]-2)
     f = (at-i).astype(np.float32)
     f = f*f*(3-2*f)
     low = low.astype(np.float32)
     return low[:, i]*(1-f) + low[:, i+1]*f
 
+# %% ../../nbs/00c_artifact.ipynb #54121e29
+def _baseline_wander(rng, n, fs, size=None):
+    "Baseline wander (9, n) in mV at the electrodes; `size` is its typical standard deviation in mV, drawn where None."
+    size = .03*np.exp(1.1*rng.standard_normal()) if size is None else size
+    k = int(n/fs*4)+4
+    walk, breath = _skin(rng, k), _breathing(rng, k)
+    low = (.6*walk + .8*breath*rng.standard_normal((9, 1)))*np.exp(.4*rng.standard_normal((9, 1)))*size
+    return _join_smoothly(low*np.r_[.55, .55, .55, np.ones(6)][:, None], n, fs)
+
 # %% ../../nbs/00c_artifact.ipynb #f1f6cc7c
-def muscle(
-    rng:np.random.Generator,
-    n:int, # samples
-    fs:float, # Hz
-    size:float|None=None, # mV, standard deviation in a band of 250 Hz; drawn where not given
-)->np.ndarray: # (9, n) mV at the electrodes
-    "Muscle noise, tremor and mains."
-    size = .0082*np.exp(.75*rng.standard_normal()) if size is None else size
+def _white(rng, n, fs, size):
+    "White noise (9, n) in mV, weaker at chest electrodes; `size` is its standard deviation in a band of 250 Hz, mV."
     gain = size*np.sqrt(fs/500)*np.exp(.35*rng.standard_normal(9))*np.r_[np.ones(3), .6*np.ones(6)]
-    out = rng.standard_normal((9, n), dtype=np.float32)*gain[:, None].astype(np.float32)
+    return rng.standard_normal((9, n), dtype=np.float32)*gain[:, None].astype(np.float32)
+
+# %% ../../nbs/00c_artifact.ipynb #fa8db5ec
+def _bursts(rng, t, seconds):
+    "Factor (n,) on muscle noise at the moments `t` (n,) s that swells from second to second."
+    knots = np.arange(int(seconds)+3)
+    return np.interp(t, knots, np.exp(.7*rng.standard_normal(len(knots)))).astype(np.float32)
+
+# %% ../../nbs/00c_artifact.ipynb #e0e21df3
+def _tremor(rng, t, seconds):
+    "Trembling limbs (3, n) in mV at the moments `t` (n,) s."
+    shake = np.sin(2*np.pi*(rng.uniform(4, 9)*t + .2*np.sin(2*np.pi*rng.uniform(.1, .6)*t+rng.uniform(0, 6))))
+    sizes = rng.standard_normal(3)*.03*np.exp(.5*rng.standard_normal())
+    return np.outer(sizes, shake*np.interp(t, [0, seconds/2, seconds], rng.uniform(.2, 1.5, 3)))
+
+# %% ../../nbs/00c_artifact.ipynb #8c7b6b06
+def _hum(rng, t, mains):
+    "The mains at `mains` Hz (9, n) in mV at the moments `t` (n,) s."
+    sizes = rng.standard_normal(9)*.004*np.exp(.7*rng.standard_normal())
+    return np.outer(sizes, np.sin(2*np.pi*mains*t+rng.uniform(0, 6)))
+
+# %% ../../nbs/00c_artifact.ipynb #36a4eb5c
+def _muscle(rng, n, fs, size=None):
+    "Muscle noise, tremor and mains (9, n) in mV at the electrodes; `size` as in `_white`, drawn where None."
+    size = .0082*np.exp(.75*rng.standard_normal()) if size is None else size
+    out = _white(rng, n, fs, size)
     t = np.arange(n, dtype=np.float32)/fs
-    if rng.random() < .15:
-        knots = np.arange(int(n/fs)+3)
-        out *= np.interp(t, knots, np.exp(.7*rng.standard_normal(len(knots)))).astype(np.float32)
-    if rng.random() < .06:
-        shake = np.sin(2*np.pi*(rng.uniform(4, 9)*t + .2*np.sin(2*np.pi*rng.uniform(.1, .6)*t+rng.uniform(0, 6))))
-        sizes = rng.standard_normal(3)*.03*np.exp(.5*rng.standard_normal())
-        out[:3] += np.outer(sizes, shake*np.interp(t, [0, n/fs/2, n/fs], rng.uniform(.2, 1.5, 3)))
+    if rng.random() < .15: out *= _bursts(rng, t, n/fs)
+    if rng.random() < .06: out[:3] += _tremor(rng, t, n/fs)
     mains = 50 if rng.random() < .75 else 60
-    if rng.random() < .25 and fs > 2.2*mains:
-        out += np.outer(rng.standard_normal(9)*.004*np.exp(.7*rng.standard_normal()), np.sin(2*np.pi*mains*t+rng.uniform(0, 6)))
+    if rng.random() < .25 and fs > 2.2*mains: out += _hum(rng, t, mains)
     return out
 
 # %% ../../nbs/00c_artifact.ipynb #860507a3
-def motion(
-    rng:np.random.Generator,
-    n:int, # samples
-    fs:float, # Hz
-    rate:float=.25, # expected shifts a recording
-)->np.ndarray: # (9, n) mV at the electrodes
-    "Shifts of electrode potential that decay."
+def _shift(rng, t, seconds):
+    "A shift that decays: the electrode's place among the nine and its potential (n,) in mV; `t` (n,) s."
+    at, decay, width = rng.uniform(0, seconds), rng.uniform(.1, 1.5), rng.uniform(.01, .25)
+    bump = 1/(1+np.exp(-np.clip((t-at)/width*4, -30, 30)))*np.exp(-np.maximum(t-at, 0)/decay)
+    row, size = rng.integers(9), rng.standard_normal()*.5*np.exp(.7*rng.standard_normal())
+    return row, (size*bump).astype(np.float32)
+
+# %% ../../nbs/00c_artifact.ipynb #62ade9df
+def _swing(rng, t, seconds):
+    "A loose chest electrode: its place among the nine and its swinging potential (n,) in mV; `t` (n,) s."
+    knots = np.arange(int(seconds*rng.uniform(1.5, 4))+3)
+    swing = rng.standard_normal(len(knots))*(rng.random(len(knots)) < rng.uniform(.2, 1))
+    at = t/t[-1]*knots[-1] if len(t) > 1 else t
+    row, size = rng.integers(3, 9), .15*np.exp(.8*rng.standard_normal())
+    return row, (size*np.interp(at, knots, swing)).astype(np.float32)
+
+# %% ../../nbs/00c_artifact.ipynb #cac927c3
+def _settling(rng, t):
+    "All electrodes (9, n) in mV as a recording begins; `t` (n,) s."
+    fall = np.exp(-t/rng.uniform(.05, .5))
+    return np.outer(rng.standard_normal(9)*np.exp(.8*rng.standard_normal())*.4, fall).astype(np.float32)
+
+# %% ../../nbs/00c_artifact.ipynb #cee75bab
+def _motion(rng, n, fs, rate=.25):
+    "Moving electrodes (9, n) in mV; `rate` is the expected number of shifts per recording."
     out, t = np.zeros((9, n), np.float32), np.arange(n)/fs
     for _ in range(rng.poisson(rate)):
-        at, decay, width = rng.uniform(0, n/fs), rng.uniform(.1, 1.5), rng.uniform(.01, .25)
-        bump = 1/(1+np.exp(-np.clip((t-at)/width*4, -30, 30)))*np.exp(-np.maximum(t-at, 0)/decay)
-        out[rng.integers(9)] += (rng.standard_normal()*.5*np.exp(.7*rng.standard_normal())*bump).astype(np.float32)
+        row, shift = _shift(rng, t, n/fs)
+        out[row] += shift
     if rng.random() < .12:
-        knots = np.arange(int(n/fs*rng.uniform(1.5, 4))+3)
-        swing = rng.standard_normal(len(knots))*(rng.random(len(knots)) < rng.uniform(.2, 1))
-        at = t/t[-1]*knots[-1] if n > 1 else t
-        row, size = rng.integers(3, 9), .15*np.exp(.8*rng.standard_normal())
-        out[row] += (size*np.interp(at, knots, swing)).astype(np.float32)
-    if rng.random() < .07:
-        fall = np.exp(-t/rng.uniform(.05, .5))
-        out += np.outer(rng.standard_normal(9)*np.exp(.8*rng.standard_normal())*.4, fall).astype(np.float32)
+        row, swing = _swing(rng, t, n/fs)
+        out[row] += swing
+    if rng.random() < .07: out += _settling(rng, t)
     return out
 
 # %% ../../nbs/00c_artifact.ipynb #f5b8c2a9
-def loosen(
-    rng:np.random.Generator,
-    eight:np.ndarray, # (8, n) mV
-    fs:float, # Hz
-    rate:float=.04, # share of recordings
-)->np.ndarray: # (8, n) mV
-    "The same leads, rarely with chest electrodes off for a while: flat, or full of noise."
+def _contact_lost(rng, n, fs):
+    "What an electrode without contact reads (n,) in mV: nothing, or noise."
+    if rng.random() < .6: return np.zeros(n)
+    return rng.standard_normal()*.5 + np.cumsum(rng.standard_normal(n))*.2/np.sqrt(fs)
+
+# %% ../../nbs/00c_artifact.ipynb #55553752
+def _loosen(rng, eight, fs, rate=.04):
+    "The leads (8, n) in mV, in a share `rate` of recordings with chest electrodes off for a while; changed in place."
     if rng.random() >= rate: return eight
-    n, lead = eight.shape[1], rng.choice(np.arange(2, 8), rng.choice([1, 2, 4], p=[.6, .25, .15]), replace=False)
+    n, how_many = eight.shape[1], rng.choice([1, 2, 4], p=[.6, .25, .15])
+    lead = rng.choice(np.arange(2, 8), how_many, replace=False)
     a, b = np.sort(rng.integers(0, n+1, 2)) if rng.random() < .6 else (0, n)
-    eight[lead, a:b] = 0 if rng.random() < .6 else rng.standard_normal()*.5 + np.cumsum(rng.standard_normal(b-a))*.2/np.sqrt(fs)
+    eight[lead, a:b] = _contact_lost(rng, b-a, fs)
     return eight
 
 # %% ../../nbs/00c_artifact.ipynb #f4d8d399
 _LOW_PASS = {25: .05, 35: .10, 45: .08, 70: .12, 100: .15, 150: .25, 250: .25}  # Hz: share of recorders
 
-_HIGH_PASS = {.05: .35, .15: .15, .3: .1, .5: .2, 0: .2}
+_HIGH_PASS = {.05: .35, .15: .15, .3: .1, .5: .2, 0: .2}  # Hz, 0 for none
 
 # %% ../../nbs/00c_artifact.ipynb #0127f113
-def recorder(
-    rng:np.random.Generator,
-    eight:np.ndarray, # (8, n) mV
-    fs:float, # Hz
-    low:float|None=None, # Hz, low pass; drawn where not given
-    high:float|None=None, # Hz, high pass, 0 for none; drawn where not given
-)->np.ndarray: # (8, n) float32 mV
-    "The leads after a recorder's filters and with its error of gain."
-    low = pick(rng, _LOW_PASS) if low is None else low
-    high = pick(rng, _HIGH_PASS) if high is None else high
-    if low < .42*fs: eight = sosfilt(_low(low, fs), eight)
-    if high:
-        sos = _high(high, fs)
-        level = np.median(eight[:, :max(int(fs/2), 1)], axis=1)
-        start = np.zeros((1, 8, 2)); start[0, :, 0] = -level*sos[0, 0]  # the filter has settled on the first level
-        eight, _ = sosfilt(sos, eight, zi=start)
-    return (eight*(1+.03*rng.standard_normal())).astype(np.float32)
+def _pass_low(eight, hz, fs):
+    "The leads (8, n) after a low pass; unchanged where it lies near or above half the sampling rate `fs` Hz."
+    return sosfilt(butter(2, hz, fs=fs, output='sos'), eight) if hz < .42*fs else eight
+
+# %% ../../nbs/00c_artifact.ipynb #f9362510
+def _pass_high(eight, hz, fs):
+    "The leads (8, n) after a high pass that has settled on their first level."
+    sos = butter(1, hz, 'highpass', fs=fs, output='sos')
+    start = np.zeros((1, 8, 2))
+    start[0, :, 0] = -np.median(eight[:, :max(int(fs/2), 1)], axis=1)*sos[0, 0]
+    return sosfilt(sos, eight, zi=start)[0]
 
 # %% ../../nbs/00c_artifact.ipynb #3cf427be
-def _low(hz, fs): return butter(2, hz, fs=fs, output='sos')
-
-def _high(hz, fs): return butter(1, hz, 'highpass', fs=fs, output='sos')
+def _recorder(rng, eight, fs, low=None, high=None):
+    "The leads (8, n) float32 in mV after a recorder's filters (Hz, drawn where None) and with its error of gain."
+    low = pick(rng, _LOW_PASS) if low is None else low
+    high = pick(rng, _HIGH_PASS) if high is None else high
+    eight = _pass_low(eight, low, fs)
+    if high: eight = _pass_high(eight, high, fs)
+    return (eight*(1+.03*rng.standard_normal())).astype(np.float32)
 
 # %% ../../nbs/00c_artifact.ipynb #0ab15b3d
 def add_noise(
@@ -146,5 +179,6 @@ def add_noise(
     "The leads as a recorder at the bedside would write them."
     if not level: return eight
     n = eight.shape[1]
-    noise = baseline_wander(rng, n, fs) + muscle(rng, n, fs) + motion(rng, n, fs)
-    return recorder(rng, loosen(rng, eight + np.float32(level)*(WIRING@noise.astype(np.float32)), fs), fs)
+    noise = _baseline_wander(rng, n, fs) + _muscle(rng, n, fs) + _motion(rng, n, fs)
+    noisy = eight + np.float32(level)*(_WIRING@noise.astype(np.float32))
+    return _recorder(rng, _loosen(rng, noisy, fs), fs)

@@ -13,10 +13,10 @@ import numpy as np
 from ..core import limb_leads
 
 # %% ../../nbs/00b_heart.ipynb #1041ca50
-DOWER = np.array([[.632, -.235, .059], [.235, 1.066, -.132], [-.515, .157, -.917], [.044, .164, -1.387],
-                  [.882, .098, -1.277], [1.213, .127, -.601], [1.125, .127, -.086], [.831, .076, .230]])
+_DOWER = np.array([[.632, -.235, .059], [.235, 1.066, -.132], [-.515, .157, -.917], [.044, .164, -1.387],
+                   [.882, .098, -1.277], [1.213, .127, -.601], [1.125, .127, -.086], [.831, .076, .230]])
 
-CHEST_GAIN = np.array([.90, 1.12, 1.12, 1.12, 1.06, .98])
+_CHEST_GAIN = np.array([.90, 1.12, 1.12, 1.12, 1.06, .98])
 
 # %% ../../nbs/00b_heart.ipynb #5f5e13f7
 def lead_matrix(
@@ -25,11 +25,11 @@ def lead_matrix(
 )->np.ndarray: # (8, 3) mV per unit of dipole, for I, II, V1–V6
     "The map from dipole to leads for one patient and one placement of electrodes."
     shift = np.clip(np.arange(6) - .35 + spread*(.25*rng.standard_normal() + .15*rng.standard_normal(6)), 0, 5)
-    chest = np.stack([np.interp(shift, np.arange(6), DOWER[2:, k]) for k in range(3)], 1)
+    chest = np.stack([np.interp(shift, np.arange(6), _DOWER[2:, k]) for k in range(3)], 1)
     chest = chest + spread*.08*rng.standard_normal((6, 3))
     gain = np.exp(spread*(.15*rng.standard_normal() + .12*rng.standard_normal((6, 1))))
-    limbs = DOWER[:2] + spread*.05*rng.standard_normal((2, 3))
-    return np.concatenate([limbs, chest*gain*CHEST_GAIN[:, None]])
+    limbs = _DOWER[:2] + spread*.05*rng.standard_normal((2, 3))
+    return np.concatenate([limbs, chest*gain*_CHEST_GAIN[:, None]])
 
 # %% ../../nbs/00b_heart.ipynb #29083bd8
 def to_twelve_leads(
@@ -45,6 +45,14 @@ def waves(*rows:tuple)->np.ndarray: # (k, 7): moment, rise, fall, flat-topped, x
     return np.array(made, float).reshape(-1, 7)
 
 # %% ../../nbs/00b_heart.ipynb #dad56a12
+def _rotations(frontal, horizontal):
+    "Two rotations (3, 3), in the frontal and in the horizontal plane, from angles in degrees."
+    f, h = np.deg2rad(frontal), np.deg2rad(horizontal)
+    spin = np.array([[np.cos(f), -np.sin(f), 0], [np.sin(f), np.cos(f), 0], [0, 0, 1]])
+    yaw = np.array([[np.cos(h), 0, -np.sin(h)], [0, 1, 0], [np.sin(h), 0, np.cos(h)]])
+    return spin, yaw
+
+# %% ../../nbs/00b_heart.ipynb #8c6c9fac
 def turn(
     w:np.ndarray, # (k, 7) waves
     frontal:float=0., # degrees, clockwise as the electrical axis is counted: +90 points to the feet
@@ -52,9 +60,7 @@ def turn(
     gain:float=1., # factor on the size
 )->np.ndarray: # (k, 7)
     "Waves turned in the frontal and the horizontal plane."
-    f, h = np.deg2rad(frontal), np.deg2rad(horizontal)
-    spin = np.array([[np.cos(f), -np.sin(f), 0], [np.sin(f), np.cos(f), 0], [0, 0, 1]])
-    yaw = np.array([[np.cos(h), 0, -np.sin(h)], [0, 1, 0], [np.sin(h), 0, np.cos(h)]])
+    spin, yaw = _rotations(frontal, horizontal)
     out = w.copy()
     out[:, 4:] = gain*(w[:, 4:]@spin.T@yaw.T)
     return out
@@ -83,82 +89,93 @@ class Shape:
     end:float # s, duration of the QRS complex
 
 # %% ../../nbs/00b_heart.ipynb #dd58abe1
-def normal_qrs(
-    rng:np.random.Generator,
-    duration:float|None=None, # s; drawn where not given
-)->tuple: # waves (k, 7) in s from QRS onset, duration in s
-    "Activation through both bundles."
+def _normal_qrs(rng, duration=None):
+    "Activation through both bundles: waves (k, 7) in s from QRS onset, and the duration in s, drawn where None."
     d = duration or np.clip(rng.normal(.082, .008), .064, .108)
-    w = vary(rng, waves((.16, .065, (-.09, -.05, -.18)), (.32, .075, (.52, .20, -.36)), (.46, .085, (1.08, .40, .10)),
-                        (.62, .09, (.28, .08, .72)), (.80, .08, (-.12, -.04, .18))), size=.22, aside=.05)
+    w = waves((.16, .065, (-.09, -.05, -.18)), (.32, .075, (.52, .20, -.36)), (.46, .085, (1.08, .40, .10)),
+              (.62, .09, (.28, .08, .72)), (.80, .08, (-.12, -.04, .18)))
+    w = vary(rng, w, size=.22, aside=.05)
     w[:, :3] *= d
     return w, d
 
 # %% ../../nbs/00b_heart.ipynb #90c5ea67
-def lbbb_qrs(
-    rng:np.random.Generator,
-    duration:float|None=None, # s; drawn where not given
-)->tuple: # waves (k, 7) in s from QRS onset, duration in s
-    "Activation through the right bundle alone."
+def _lbbb_qrs(rng, duration=None):
+    "Activation through the right bundle alone: waves (k, 7) in s from QRS onset, and the duration in s."
     d = duration or np.clip(rng.normal(.142, .013), .122, .185)
-    w = vary(rng, waves((.16, .09, (.16, .12, .15)), (.33, .11, (.50, .28, .85)), (.52, .12, (.42, .20, 1.25)),
-                        (.72, .11, (.55, .12, .70)), (.88, .07, (.12, .02, .10))), size=.2, aside=.06)
+    w = waves((.16, .09, (.16, .12, .15)), (.33, .11, (.50, .28, .85)), (.52, .12, (.42, .20, 1.25)),
+              (.72, .11, (.55, .12, .70)), (.88, .07, (.12, .02, .10)))
+    w = vary(rng, w, size=.2, aside=.06)
     w[:, :3] *= d
     return w, d
 
 # %% ../../nbs/00b_heart.ipynb #a62de69a
-def rbbb_qrs(
-    rng:np.random.Generator,
-    duration:float|None=None, # s; drawn where not given
-)->tuple: # waves (k, 7) in s from QRS onset, duration in s
-    "Activation through the left bundle alone."
-    d = duration or np.clip(rng.normal(.119, .015), .092, .165)
-    first, early = normal_qrs(rng, np.clip(rng.normal(.078, .007), .064, .095))
+def _left_bundle_part(rng):
+    "The first part of the activation in a right bundle branch block: waves (k, 7) in s from QRS onset."
+    first, _ = _normal_qrs(rng, np.clip(rng.normal(.078, .007), .064, .095))
     first[2:, 6] *= rng.uniform(0, .6)
     first[2, 4] *= .85
-    late = waves((d-.045, (.014, .016), (-.45, .02, -.58)), (d-.022, (.012, .013), (-.20, .02, -.20)))
+    return first
+
+# %% ../../nbs/00b_heart.ipynb #9f2782d3
+def _late_part(rng, end):
+    "The late part of the activation in a right bundle branch block that ends at `end` s: waves (2, 7)."
+    late = waves((end-.045, (.014, .016), (-.45, .02, -.58)), (end-.022, (.012, .013), (-.20, .02, -.20)))
     late = vary(rng, late, size=.15, aside=.06, time=.03)
     late[:, 4:] *= np.exp(.4*rng.standard_normal())
-    if rng.random() < .12: first[:2, 4:] *= -rng.uniform(0, .6)  # no r in V1, a q instead
-    if rng.random() < .2:  # labelled so in practice, but with a small and narrow late part
-        d = rng.uniform(.088, .108)
-        late[:, 0] = d-.03, d-.014
-        late[:, 1:3] *= .6
-        late[:, 4:] *= rng.uniform(.3, .9)
-        first[2:, 6] *= rng.uniform(1., 3.)
+    return late
+
+# %% ../../nbs/00b_heart.ipynb #b3c717dc
+def _narrow(rng, first, late):
+    "Makes the late part small and narrow, in place; returns the duration of the QRS complex, s."
+    d = rng.uniform(.088, .108)
+    late[:, 0] = d-.03, d-.014
+    late[:, 1:3] *= .6
+    late[:, 4:] *= rng.uniform(.3, .9)
+    first[2:, 6] *= rng.uniform(1., 3.)
+    return d
+
+# %% ../../nbs/00b_heart.ipynb #74a69fb0
+def _rbbb_qrs(rng, duration=None):
+    "Activation through the left bundle alone: waves (k, 7) in s from QRS onset, and the duration in s."
+    d = duration or np.clip(rng.normal(.119, .015), .092, .165)
+    first, late = _left_bundle_part(rng), _late_part(rng, d)
+    if rng.random() < .12: first[:2, 4:] *= -rng.uniform(0, .6)
+    if rng.random() < .2: d = _narrow(rng, first, late)
     return np.concatenate([first, late]), d
 
 # %% ../../nbs/00b_heart.ipynb #5761c1d9
-def ventricular_qrs(
-    rng:np.random.Generator,
-    duration:float|None=None, # s; drawn where not given
-)->tuple: # waves (k, 7) in s from QRS onset, duration in s
-    "Activation from a spot in a ventricle, without the bundles."
-    d = duration or np.clip(rng.normal(.15, .018), .12, .2)
+def _direction(rng):
+    "Direction and size (3,) of the activation that starts from a spot in a ventricle."
     axis = rng.normal(80, 30) if rng.random() < .55 else rng.uniform(-180, 180)
     back = rng.uniform(-1.1, 1.1)
     v = np.array([np.cos(np.deg2rad(axis)), np.sin(np.deg2rad(axis)), back])
-    v *= 1.35*np.exp(.35*rng.standard_normal())/np.linalg.norm(v)
+    return v*(1.35*np.exp(.35*rng.standard_normal())/np.linalg.norm(v))
+
+# %% ../../nbs/00b_heart.ipynb #450412f8
+def _ventricular_qrs(rng, duration=None):
+    "Activation without the bundles: waves (k, 7) in s from QRS onset, and the duration in s."
+    d = duration or np.clip(rng.normal(.15, .018), .12, .2)
+    v = _direction(rng)
     w = waves((.2, .1, v*.35), (.42, .13, v), (.66, .13, v*rng.uniform(-.5, .6)), (.85, .1, v*rng.uniform(-.3, .2)))
     w = vary(rng, w, size=.2, aside=.15)
     w[:, :3] *= d
     return w, d
 
 # %% ../../nbs/00b_heart.ipynb #bb0f92b1
-ACTIVATION = dict(normal=normal_qrs, LBBB=lbbb_qrs, RBBB=rbbb_qrs, ventricular=ventricular_qrs)
+ACTIVATION = dict(normal=_normal_qrs, LBBB=_lbbb_qrs, RBBB=_rbbb_qrs, ventricular=_ventricular_qrs)
 
 # %% ../../nbs/00b_heart.ipynb #96c34d10
-def recovery(
-    rng:np.random.Generator,
-    size:float=1., # factor on the T wave
-    late:np.ndarray|None=None, # (k, 7) waves of the delayed part of the activation
-    opposed:float=0., # size of the T wave against it, mV for each 0.1 mV·s of its area
-)->np.ndarray: # (m, 7) waves in parts of J…end of T: level ST, slope into T, T
-    "Repolarisation that fits an activation."
+def _away_from(late, opposed):
+    "Vector (3,) in mV against the area of the `late` waves (k, 7), `opposed` mV for each 0.1 mV·s."
+    return -opposed/.1*2.5*(late[:, 4:]*late[:, 1:3].mean(1, keepdims=True)).sum(0)
+
+# %% ../../nbs/00b_heart.ipynb #4f33c13b
+def _recovery(rng, size=1., late=None, opposed=0.):
+    "Repolarisation (3, 7) with a T wave of that relative size: level ST, slope into T, T; in parts of J…end of T."
     t = size*(np.array([.38, .14, -.34])*np.exp(.32*rng.standard_normal()) + .06*rng.standard_normal(3))
     j = np.array([.015, .012, -.035])*rng.uniform(-.2, 1.8)
     if late is not None:
-        away = -opposed/.1*2.5*(late[:, 4:]*late[:, 1:3].mean(1, keepdims=True)).sum(0)
+        away = _away_from(late, opposed)
         t, j = t+away, j+away*rng.uniform(.02, .13)
     at, rise, fall = rng.normal(.68, .03), rng.uniform(.16, .23), rng.uniform(.095, .13)
     return waves((.2, .3, j, True), (at-.24, (.2, .16), t*rng.uniform(0, .2)), (at, (rise, fall), t))
@@ -169,21 +186,23 @@ def recovery_after(
     kind:str, # a key of `ACTIVATION`
     qrs:np.ndarray, # (k, 7) waves of the activation
     size:float=1., # factor on the T wave
-)->np.ndarray: # (m, 7)
+)->np.ndarray: # (3, 7) waves, moments in parts of J…end of T
     "The recovery behind an activation of that kind, fitted to the T waves of the real recordings per lead."
-    if kind == 'normal': return recovery(rng, size)
-    if kind == 'RBBB': return recovery(rng, size, qrs[-2:]*(1, 1, 1, 1, 1.5, 1, .85), rng.uniform(.4, 1.6))
-    return recovery(rng, .5*size, qrs, rng.uniform(.22, .52) if kind == 'LBBB' else rng.uniform(.35, .9))
+    if kind == 'normal': return _recovery(rng, size)
+    if kind == 'RBBB': return _recovery(rng, size, qrs[-2:]*(1, 1, 1, 1, 1.5, 1, .85), rng.uniform(.4, 1.6))
+    return _recovery(rng, .5*size, qrs, rng.uniform(*((.22, .52) if kind == 'LBBB' else (.35, .9))))
 
 # %% ../../nbs/00b_heart.ipynb #c6c6f06b
-DEPRESSION = dict(subendocardial=(-.70, -.50, .30), lateral=(-.85, -.15, .15), inferior=(-.25, -.90, .15),
-                  anterior=(-.25, -.10, .85))
+_DEPRESSION = dict(subendocardial=(-.70, -.50, .30), lateral=(-.85, -.15, .15), inferior=(-.25, -.90, .15),
+                   anterior=(-.25, -.10, .85))
 
-ELEVATION = dict(anterior=(.38, -.05, -.90), anterolateral=(.65, 0., -.70), inferior=(-.30, .90, .05),
-                 inferolateral=(.45, .80, .0), diffuse=(.50, .50, -.50))
+_DEPRESSION_ODDS = dict(subendocardial=.55, lateral=.2, inferior=.15, anterior=.1)
 
-_TERRITORY_ODDS = (dict(subendocardial=.55, lateral=.2, inferior=.15, anterior=.1),
-                   dict(anterior=.44, anterolateral=.20, inferior=.16, inferolateral=.08, diffuse=.12))
+# %% ../../nbs/00b_heart.ipynb #4a4841f2
+_ELEVATION = dict(anterior=(.38, -.05, -.90), anterolateral=(.65, 0., -.70), inferior=(-.30, .90, .05),
+                  inferolateral=(.45, .80, .0), diffuse=(.50, .50, -.50))
+
+_ELEVATION_ODDS = dict(anterior=.44, anterolateral=.20, inferior=.16, inferolateral=.08, diffuse=.12)
 
 # %% ../../nbs/00b_heart.ipynb #4d0c43fe
 def pick(
@@ -196,34 +215,37 @@ def pick(
     return keys[int(np.searchsorted(p, rng.random()*p[-1]))]
 
 # %% ../../nbs/00b_heart.ipynb #ffc8cce7
+def _depressed(rng, v, form):
+    "Waves (1 or 2, 7) that a depression `v` (3,) in mV adds; `form` in 0…1 says level, sloping down, or sloping up."
+    if form < .45: return waves((.24, .3, v, True))
+    if form < .85: return waves((.2, .27, v*.8, True), (.5, (.25, .2), v*rng.uniform(.3, 1.1)))
+    return waves((.06, (.12, .3), v*1.3))
+
+# %% ../../nbs/00b_heart.ipynb #602e87a7
 def depress(
     rng:np.random.Generator,
     w:np.ndarray, # (m, 7) waves of the recovery
     size:float|None=None, # mV; drawn where not given
-    territory:str|None=None, # a key of `DEPRESSION`
-)->np.ndarray: # (m+…, 7)
+    territory:str|None=None, # a key of `_DEPRESSION`
+)->np.ndarray: # (m+1 or m+2, 7)
     "A recovery with ST depression: level, sloping down into an inverted T, or sloping up."
     size = size or .065*np.exp(.4*rng.standard_normal())
-    v = size*(np.array(DEPRESSION[territory or pick(rng, _TERRITORY_ODDS[0])]) + .15*rng.standard_normal(3))
+    v = size*(np.array(_DEPRESSION[territory or pick(rng, _DEPRESSION_ODDS)]) + .15*rng.standard_normal(3))
     form, w = rng.random(), w.copy()
-    t = rng.uniform(.7, 1.3) if rng.random() < .85 else rng.uniform(-.3, .7)
-    w[1:, 4:] *= t
+    w[1:, 4:] *= rng.uniform(*((.7, 1.3) if rng.random() < .85 else (-.3, .7)))
     w[:2, 4:] *= rng.uniform(-.2, .5)
-    if form < .45: extra = waves((.24, .3, v, True))
-    elif form < .85: extra = waves((.2, .27, v*.8, True), (.5, (.25, .2), v*rng.uniform(.3, 1.1)))
-    else: extra = waves((.06, (.12, .3), v*1.3))
-    return np.concatenate([w, extra])
+    return np.concatenate([w, _depressed(rng, v, form)])
 
 # %% ../../nbs/00b_heart.ipynb #0ffae7b0
 def elevate(
     rng:np.random.Generator,
     w:np.ndarray, # (m, 7) waves of the recovery
     size:float|None=None, # mV; drawn where not given
-    territory:str|None=None, # a key of `ELEVATION`
+    territory:str|None=None, # a key of `_ELEVATION`
 )->np.ndarray: # (m+2, 7)
     "A recovery with ST elevation that rises into a tall T."
     size = size or .12*np.exp(.42*rng.standard_normal())
-    v = size*(np.array(ELEVATION[territory or pick(rng, _TERRITORY_ODDS[1])]) + .12*rng.standard_normal(3))
+    v = size*(np.array(_ELEVATION[territory or pick(rng, _ELEVATION_ODDS)]) + .12*rng.standard_normal(3))
     w = w.copy()
     w[1:, 4:] *= rng.uniform(.6, 1.3)
     w[2, 4:] += v*rng.uniform(.8, 5.)

@@ -9,14 +9,16 @@ __all__ = ['Heart']
 
 # %% ../../nbs/00d_patient.ipynb #9bd93b52
 from dataclasses import dataclass, replace
+from functools import partial
 import numpy as np
 from .heart import ACTIVATION, Shape, depress, elevate, lead_matrix, recovery_after, turn, vary, waves
 from .rhythm import Beats, KINDS
 
 # %% ../../nbs/00d_patient.ipynb #fc3b7a65
-VARIANTS = {'left axis': .08, 'right axis': .05, 'low voltage': .05, 'high voltage': .09, 'strain': .015, 'flat T': .17,
-            'inverted T': .04, 'sagging ST': .08, 'small P': .09, 'incomplete RBBB': .025, 'early repolarisation': .06,
-            'old infarct': .04, 'slow conduction': .03, 'fragmented': .05, 'juvenile T': .03}
+_VARIANTS = {'left axis': .08, 'right axis': .05, 'low voltage': .05, 'high voltage': .09, 'strain': .015,
+             'flat T': .17, 'inverted T': .04, 'sagging ST': .08, 'small P': .09, 'incomplete RBBB': .025,
+             'early repolarisation': .06, 'old infarct': .04, 'slow conduction': .03, 'fragmented': .05,
+             'juvenile T': .03}  # share of patients
 
 # %% ../../nbs/00d_patient.ipynb #c04cb784
 @dataclass
@@ -28,8 +30,8 @@ class Heart:
     p:np.ndarray # (k, 12) sinus P wave, moments in s from its onset
     ectopic_p:np.ndarray # (k, 12) P wave of early atrial beats
     qtc:float # s, QT interval at an interval of one second
-    matrix:np.ndarray # (8, 3) lead matrix
-    variants:tuple = () # names of `VARIANTS`
+    matrix:np.ndarray # (8, 3) lead matrix, mV per unit of dipole
+    variants:tuple = () # names of the patient's variants
 
 # %% ../../nbs/00d_patient.ipynb #45743076
 _P_GAIN = np.array([1.1, 1., .8, .58, .52, .48, .48, .5])
@@ -37,51 +39,36 @@ _P_GAIN = np.array([1.1, 1., .8, .58, .52, .48, .48, .5])
 _T_GAIN = np.array([1.2, 1., .75, 1.1, .58, .52, .54, .75])
 
 # %% ../../nbs/00d_patient.ipynb #91ba2b6c
-def _on_leads(
-    rng:np.random.Generator,
-    w:np.ndarray, # (k, 7) waves
-    matrix:np.ndarray, # (8, 3) lead matrix
-    gain:np.ndarray|float=1., # factor for each lead
-    local:float=.06, # relative part that no dipole explains
-)->np.ndarray: # (k, 12): 4 numbers of time and shape, 8 sizes in mV
-    "Waves as the eight leads see them."
+def _on_leads(rng, w, matrix, gain=1., local=.06):
+    "Waves (k, 7) as the eight leads see them, (k, 12); `local` is the relative part that no dipole explains."
     matrix = matrix*np.reshape(gain, (-1, 1))
     size = np.linalg.norm(w[:, 4:], axis=1, keepdims=True)
     return np.concatenate([w[:, :4], w[:, 4:]@matrix.T + local*size*rng.standard_normal((len(w), 8))], axis=1)
 
 # %% ../../nbs/00d_patient.ipynb #eff21f2f
-def _p_waves(
-    rng:np.random.Generator,
-    ectopic:bool=False, # from a focus outside the sinus node
-)->np.ndarray: # (k, 7) waves in s from P onset
-    "Right, then left atrium; an ectopic focus sends the wave elsewhere."
+def _p_waves(rng, ectopic=False):
+    "Activation of the atria: waves (2, 7) in s from P onset."
     size, d = np.exp(.3*rng.standard_normal()), np.clip(rng.normal(.104, .012), .07, .14)
     w = vary(rng, waves((.34, .16, (.075, .085, -.07)), (.68, .17, (.105, .065, .06))), size=.25, aside=.012)
     if ectopic:
         aim = rng.standard_normal(3)*(.09, .09, .06)
         w[:, 4:] = .35*w[:, 4:] + aim*rng.uniform(.5, 1.2, (2, 1))
-    w[:, :3] *= d*(rng.uniform(.65, 1.) if ectopic else 1)
+        d *= rng.uniform(.65, 1.)
+    w[:, :3] *= d
     w[:, 4:] *= size
     return w
 
 # %% ../../nbs/00d_patient.ipynb #9b2ca7fe
-def _axis_of(
-    rng:np.random.Generator,
-    age:float, # years
-    variants:tuple, # names of `VARIANTS`
-)->float:
-    "Turn of the whole heart, degrees from the mean: leftward with age (about 0.4° a year, Chou ch. 1)."
+def _axis_of(rng, age, variants):
+    "Turn of the whole heart, degrees from the mean: leftward with `age` (about 0.4° per year, Chou ch. 1)."
     if 'left axis' in variants: return rng.uniform(-80, -45)
     if 'right axis' in variants: return rng.uniform(40, 85)
     return rng.normal(6-.4*(age-40), 18)
 
 # %% ../../nbs/00d_patient.ipynb #cd25f250
-def _draw_variants(
-    rng:np.random.Generator,
-    labels:tuple=(), # class names
-)->tuple:
-    "Names of the variants one patient has."
-    odds = dict(VARIANTS)
+def _draw_variants(rng, labels=()):
+    "Names of the variants of one patient with these labels."
+    odds = dict(_VARIANTS)
     if {'STE', 'STD'} & set(labels): odds |= {'early repolarisation': 0, 'strain': 0, 'sagging ST': 0}
     if 'STD' in labels: odds |= {'high voltage': .15, 'flat T': .08, 'inverted T': .01}
     if 'STE' in labels: odds |= {'high voltage': .3}
@@ -89,15 +76,8 @@ def _draw_variants(
     return tuple(name for name, u in zip(odds, rng.random(len(odds))) if u < odds[name])
 
 # %% ../../nbs/00d_patient.ipynb #556b6087
-def _base_shape(
-    rng:np.random.Generator,
-    labels:tuple, # class names
-    variants:tuple, # names of `VARIANTS`
-    turned, # waves → waves as they lie in this chest
-    gain:float, # factor on the T wave
-)->Shape:
-    "The beat that comes through the atrioventricular node."
-    block = next((b for b in ('LBBB', 'RBBB') if b in labels), 'normal')
+def _activation(rng, block, variants):
+    "Waves (k, 7) of the QRS complex with the patient's variants, and its duration in s; `block` as in `ACTIVATION`."
     slow = block == 'normal' and 'slow conduction' in variants
     qrs, end = ACTIVATION[block](rng, rng.normal(.112, .006) if slow else None)
     if 'fragmented' in variants:
@@ -107,24 +87,25 @@ def _base_shape(
         qrs = np.concatenate([qrs, waves((end-.018, .0085, (-.12, 0, -rng.uniform(.15, .35))))])
     if 'high voltage' in variants: qrs[2:4, 4:] *= rng.uniform(1.25, 1.8)
     if 'old infarct' in variants: qrs[:2, 4:] = -rng.uniform(.2, .8)*qrs[:2, 4:] + .15*rng.standard_normal((2, 3))
-    qrs = turned(qrs)
-    return Shape(qrs, recovery_after(rng, block, qrs, gain*_t_size(rng, variants)), end)
+    return qrs, end
 
 # %% ../../nbs/00d_patient.ipynb #74907f1a
-def _t_size(
-    rng:np.random.Generator,
-    variants:tuple, # names of `VARIANTS`
-)->float:
+def _t_size(rng, variants):
     "Factor on the T wave."
-    return rng.uniform(.15, .5) if 'flat T' in variants else rng.uniform(-.7, -.1) if 'inverted T' in variants else 1.
+    if 'flat T' in variants: return rng.uniform(.15, .5)
+    if 'inverted T' in variants: return rng.uniform(-.7, -.1)
+    return 1.
+
+# %% ../../nbs/00d_patient.ipynb #226f92ac
+def _base_shape(rng, labels, variants, lie, gain):
+    "The beat that comes through the atrioventricular node; `lie` turns waves as this heart lies in its chest."
+    block = next((b for b in ('LBBB', 'RBBB') if b in labels), 'normal')
+    qrs, end = _activation(rng, block, variants)
+    qrs = lie(qrs)
+    return Shape(qrs, recovery_after(rng, block, qrs, gain*_t_size(rng, variants)), end)
 
 # %% ../../nbs/00d_patient.ipynb #172e0a7b
-def _st_changes(
-    rng:np.random.Generator,
-    shape:Shape,
-    labels:tuple, # class names
-    variants:tuple, # names of `VARIANTS`
-)->Shape:
+def _st_changes(rng, shape, labels, variants):
     "The same shape with the ST segment of the labels and variants."
     w = shape.recovery
     if 'juvenile T' in variants: w = np.concatenate([w, waves((.68, (.19, .12), (.05, 0, .3)))])
@@ -137,6 +118,28 @@ def _st_changes(
     return replace(shape, recovery=w)
 
 # %% ../../nbs/00d_patient.ipynb #b378b79b
+def _wide_shape(rng, kind, lie=None):
+    "A beat that takes another way through the ventricles; `kind` as in `ACTIVATION`."
+    qrs, end = ACTIVATION[kind](rng)
+    if lie: qrs = lie(qrs)
+    return Shape(qrs, recovery_after(rng, kind, qrs), end)
+
+# %% ../../nbs/00d_patient.ipynb #5f843b70
+def _draw_shapes(rng, labels, variants, lie, gain):
+    "A shape, not yet seen from the leads, for each of `KINDS`; `gain` is a factor on the T wave."
+    base = _st_changes(rng, _base_shape(rng, labels, variants, lie, gain), labels, variants)
+    aberrant = _wide_shape(rng, 'LBBB' if rng.random() < .05 else 'RBBB', lie)
+    ventricular = _wide_shape(rng, 'ventricular')
+    early = replace(base, qrs=vary(rng, base.qrs, size=.04, aside=.02, time=.01))
+    return base, early, aberrant, ventricular
+
+# %% ../../nbs/00d_patient.ipynb #bbf7a28d
+def _shape_on_leads(rng, shape, matrix):
+    "The same shape as the eight leads see it."
+    qrs = _on_leads(rng, shape.qrs, matrix)
+    return replace(shape, qrs=qrs, recovery=_on_leads(rng, shape.recovery, matrix, _T_GAIN))
+
+# %% ../../nbs/00d_patient.ipynb #3e817614
 def draw_heart(
     rng:np.random.Generator,
     labels:tuple=(), # class names; blocks and ST changes shape the beat, the rest does not
@@ -146,35 +149,25 @@ def draw_heart(
     variants, matrix = _draw_variants(rng, labels), lead_matrix(rng)
     gain = np.exp(.19*rng.standard_normal())*(rng.uniform(.45, .7) if 'low voltage' in variants else 1)
     frontal, horizontal = _axis_of(rng, age, variants), 16*rng.standard_normal()
-    def turned(w): return turn(w, frontal, horizontal, gain)
-    base = _st_changes(rng, _base_shape(rng, labels, variants, turned, gain**.7), labels, variants)
-    bundle = 'LBBB' if rng.random() < .05 else 'RBBB'
-    odd, wide = ACTIVATION[bundle](rng)
-    odd = turned(odd)
-    aberrant = Shape(odd, recovery_after(rng, bundle, odd), wide)
-    pvc, long = ACTIVATION['ventricular'](rng)
-    ventricular = Shape(pvc, recovery_after(rng, 'ventricular', pvc), long)
-    early = replace(base, qrs=vary(rng, base.qrs, size=.04, aside=.02, time=.01))
-    def see(w, gain=1.): return _on_leads(rng, w, matrix, gain)
-    seen = [replace(s, qrs=see(s.qrs), recovery=see(s.recovery, _T_GAIN)) for s in (base, early, aberrant, ventricular)]
+    lie = partial(turn, frontal=frontal, horizontal=horizontal, gain=gain)
+    shapes = _draw_shapes(rng, labels, variants, lie, gain**.7)
+    seen = [_shape_on_leads(rng, shape, matrix) for shape in shapes]
     p_gain = np.sqrt(gain)*(rng.uniform(.15, .6) if 'small P' in variants else 1)
-    p = see(turn(_p_waves(rng), .3*frontal, 0, p_gain), _P_GAIN)
-    ectopic_p = see(_p_waves(rng, ectopic=True), _P_GAIN)
+    p = _on_leads(rng, turn(_p_waves(rng), .3*frontal, 0, p_gain), matrix, _P_GAIN)
+    ectopic_p = _on_leads(rng, _p_waves(rng, ectopic=True), matrix, _P_GAIN)
     return Heart(seen, p, ectopic_p, np.clip(rng.normal(.405, .024), .35, .5), matrix, variants)
 
 # %% ../../nbs/00d_patient.ipynb #0db8ba1d
-def trains(
-    row:np.ndarray, # (e,) int, the train an event belongs to
-    at:np.ndarray, # (e,) s
-    rise:np.ndarray, # (e,) s
-    fall:np.ndarray, # (e,) s
-    flat:np.ndarray, # (e,) bool
-    size:np.ndarray, # (e,) factor
-    rows:int, # number of trains
-    n:int, # samples
-    fs:float, # Hz
-)->np.ndarray: # (rows, n) float32
-    "Sums of bells at their moments."
+def _bells(u, rise, fall, flat):
+    "Bells (e, m) of the times `u` (e, m) in s before and after their tops, each with its rise and fall (e,) in s."
+    u /= np.where(u < 0, rise[:, None], fall[:, None])
+    u *= u
+    u[flat] *= u[flat]
+    return np.exp(-.5*u)
+
+# %% ../../nbs/00d_patient.ipynb #7b3358c9
+def _trains(row, at, rise, fall, flat, size, rows, n, fs):
+    "Sums of bells (`rows`, n) float32: event by event (e,) its row, moment, rise and fall in s, flat top, and size."
     out = np.zeros((rows, n+2), np.float32)
     at = np.nan_to_num(at, nan=-1e3)
     first = np.floor((at-3.5*rise)*fs).astype(int)
@@ -184,25 +177,38 @@ def trains(
     for b in np.unique(bucket[ok]):
         e = np.flatnonzero(ok & (bucket == b))
         k = first[e, None] + np.arange(2**b)
-        u = k/fs - at[e, None]
-        u /= np.where(u < 0, rise[e, None], fall[e, None])
-        u *= u
-        u[flat[e]] *= u[flat[e]]
-        place, bells = row[e, None]*(n+2) + np.clip(k+1, 0, n+1), size[e, None]*np.exp(-.5*u)
+        bells = size[e, None]*_bells(k/fs - at[e, None], rise[e], fall[e], flat[e])
+        place = row[e, None]*(n+2) + np.clip(k+1, 0, n+1)
         np.add.at(out.reshape(-1), place, bells.astype(np.float32))
     return out[:, 1:-1]
 
 # %% ../../nbs/00d_patient.ipynb #c687d119
-def _events(
-    w:np.ndarray, # (k, 4) moment, rise, fall, flat-topped
-    onset:np.ndarray, # (b,) s, when each beat's waves begin
-    stretch:np.ndarray|float, # (b,) factor on their times
-    size:np.ndarray, # (b,) factor on their sizes
-)->list:
-    "Every wave of every beat: moments, widths, flat tops, sizes, each (beats, waves)."
+def _events(start, w, onset, stretch, size):
+    "Every wave (k) of every beat (b): row, moment, rise, fall, flat top, size, each (b, k); rows count from `start`."
     stretch = np.broadcast_to(stretch, onset.shape)[:, None]
-    ones = np.ones((len(onset), 1))
-    return [onset[:, None]+w[:, 0]*stretch, w[:, 1]*stretch, w[:, 2]*stretch, ones*w[:, 3], size[:, None]*np.ones(len(w))]
+    ones = np.ones((len(onset), len(w)))
+    moments = onset[:, None]+w[:, 0]*stretch
+    rows = np.broadcast_to(start+np.arange(len(w)), moments.shape)
+    return rows, moments, w[:, 1]*stretch, w[:, 2]*stretch, ones*w[:, 3], size[:, None]*ones
+
+# %% ../../nbs/00d_patient.ipynb #1d1514a5
+def _ventricular_groups(beats, heart, size):
+    "Waves of QRS and recovery by kind of beat, with onset (b,) in s, stretch and size (b,) of each beat."
+    qt = np.clip(heart.qtc*np.cbrt(np.clip(beats.rr, .3, 1.6)), .24, .56)
+    for kind, shape in enumerate(heart.shapes):
+        of = beats.kind == kind
+        if not of.any(): continue
+        onset, end = beats.qrs[of], shape.end
+        recover = np.maximum(qt[of]*(1.06 if end > .12 else 1)-end, .16) + .5*max(end-.1, 0)
+        yield shape.qrs, onset, 1., size[of]
+        yield shape.recovery, onset+end, recover, size[of]
+
+# %% ../../nbs/00d_patient.ipynb #b561e6b2
+def _atrial_groups(beats, heart, size):
+    "P waves of sinus beats and of early atrial ones, with onset (b,) in s, stretch and size (b,) of each beat."
+    ectopic = (beats.kind == KINDS.index('atrial')) | (beats.kind == KINDS.index('aberrant'))
+    yield heart.p, beats.p[~ectopic], 1., size[~ectopic]
+    yield heart.ectopic_p, beats.p[ectopic], 1., size[ectopic]
 
 # %% ../../nbs/00d_patient.ipynb #243a1188
 def draw_beats(
@@ -213,45 +219,47 @@ def draw_beats(
     fs:float, # Hz
 )->np.ndarray: # (8, n) float32 mV, leads I, II, V1–V6
     "The beats as the leads see them."
-    qt = np.clip(heart.qtc*np.cbrt(np.clip(beats.rr, .3, 1.6)), .24, .56)
     size = 1+.03*rng.standard_normal(len(beats))
-    groups = []
-    for kind, shape in enumerate(heart.shapes):
-        of = beats.kind == kind
-        if not of.any(): continue
-        recover = np.maximum(qt[of]*(1.06 if shape.end > .12 else 1)-shape.end, .16) + .5*max(shape.end-.1, 0)
-        groups += [(shape.qrs, beats.qrs[of], 1., size[of]), (shape.recovery, beats.qrs[of]+shape.end, recover, size[of])]
-    ectopic = (beats.kind == KINDS.index('atrial')) | (beats.kind == KINDS.index('aberrant'))
-    groups += [(heart.p, beats.p[~ectopic], 1., size[~ectopic]), (heart.ectopic_p, beats.p[ectopic], 1., size[ectopic])]
-    parts, rows, start = [], [], 0
-    for w, onset, stretch, s in groups:
-        made = _events(w[:, :4], onset, stretch, s)
-        parts.append([np.broadcast_to(start+np.arange(len(w)), made[0].shape), *made])
-        rows.append(w[:, 4:]); start += len(w)
+    parts, sizes, start = [], [], 0
+    for w, *timing in (*_ventricular_groups(beats, heart, size), *_atrial_groups(beats, heart, size)):
+        parts.append(_events(start, w, *timing))
+        sizes.append(w[:, 4:])
+        start += len(w)
     row, at, rise, fall, flat, amount = (np.concatenate([part[i].ravel() for part in parts]) for i in range(6))
-    g = trains(row, at, rise, fall, flat > 0, amount, start, n, fs)
-    return np.concatenate(rows).astype(np.float32).T@g
+    g = _trains(row, at, rise, fall, flat > 0, amount, start, n, fs)
+    return np.concatenate(sizes).astype(np.float32).T@g
 
 # %% ../../nbs/00d_patient.ipynb #2d64a890
 _F_GAIN = np.array([.85, .8, 1.3, .6, .4, .35, .3, .3])
 
 # %% ../../nbs/00d_patient.ipynb #b975cf53
-def _oscillation(
-    rng:np.random.Generator,
-    n:int, # samples
-    fs:float, # Hz
-    freq:float, # Hz, mean frequency
-    wander:float, # Hz, its spread; also the spread of the size
-    harmonics:int, # number of overtones, the first included
-    slope:float, # how fast they get smaller
-)->np.ndarray: # (n,)
-    "A wave of overtones whose frequency and size wander."
+def _oscillation(rng, n, fs, freq, wander, harmonics, slope):
+    """A wave (n,) of overtones whose frequency (Hz, mean `freq`, spread `wander`) and size change slowly.
+
+    The k-th of the `harmonics` overtones has the size 1/k**`slope`."""
     t = np.arange(n, dtype=np.float32)/fs
     knots = np.arange(int(n/fs*2)+3)/2
     drift = np.interp(t, knots, wander*rng.standard_normal(len(knots))).astype(np.float32)
     phase = 2*np.pi*(rng.random() + freq*t + np.cumsum(drift)/fs)
     swell = np.interp(t, knots, np.clip(1+wander*.5*rng.standard_normal(len(knots)), .2, 2.5))
     return swell*sum(np.sin(k*phase)/k**slope for k in range(1, harmonics+1))
+
+# %% ../../nbs/00d_patient.ipynb #8c636f01
+def _flutter_waves(rng, n, fs, cycle):
+    "One sawtooth wave (n,) of period `cycle` s with its direction (3,) in mV."
+    wave = _oscillation(rng, n, fs, 1/cycle, .02, 4, 1.)
+    return [(wave, np.array([.02, -.10, -.05])*rng.uniform(.5, 1.5))]
+
+# %% ../../nbs/00d_patient.ipynb #4d7d255d
+def _fibrillatory_waves(rng, n, fs):
+    "Two irregular waves (n,), the second one smaller, each with its direction (3,) in mV."
+    size = .04*np.exp(.7*rng.standard_normal())*(.2 if rng.random() < .25 else 1)
+    made = []
+    for share in (1, rng.uniform(.3, .8)):
+        freq, wander, harmonics = rng.uniform(4.5, 8), rng.uniform(.3, .9), rng.integers(2, 4)
+        wave = _oscillation(rng, n, fs, freq, wander, harmonics, 1.2)
+        made.append((wave, size*np.array([.35, .5, -.9]+.35*rng.standard_normal(3))*share))
+    return made
 
 # %% ../../nbs/00d_patient.ipynb #4de740af
 def draw_atria(
@@ -263,16 +271,9 @@ def draw_atria(
     cycle:float=.2, # s, length of a flutter wave
 )->np.ndarray: # (8, n) mV
     "Fibrillatory or flutter waves in I, II, V1–V6."
-    out = np.zeros((8, n), np.float32)
-    t = np.arange(n)/fs
+    out, t = np.zeros((8, n), np.float32), np.arange(n)/fs
     for start, end, what in spans:
         inside = ((t >= start) & (t < end)).astype(np.float32)
-        if what == 'flutter':
-            wave = _oscillation(rng, n, fs, 1/cycle, .02, 4, 1.)
-            parts = [(wave, np.array([.02, -.10, -.05])*rng.uniform(.5, 1.5))]
-        else:
-            size = .04*np.exp(.7*rng.standard_normal())*(.2 if rng.random() < .25 else 1)
-            parts = [(_oscillation(rng, n, fs, rng.uniform(4.5, 8), rng.uniform(.3, .9), rng.integers(2, 4), 1.2),
-                      size*np.array([.35, .5, -.9]+.35*rng.standard_normal(3))*w) for w in (1, rng.uniform(.3, .8))]
+        parts = _flutter_waves(rng, n, fs, cycle) if what == 'flutter' else _fibrillatory_waves(rng, n, fs)
         for wave, v in parts: out += np.outer(_F_GAIN*(heart.matrix@v), wave*inside).astype(np.float32)
     return out

@@ -1,4 +1,4 @@
-"""When the heart beats, and who gives the order: sinus rhythm, atrial fibrillation, early beats and their pauses
+"""When the heart beats, and what triggers each beat: sinus rhythm, atrial fibrillation, early beats and their pauses
 
 Docs: https://ecg-nbdev.github.io/ecg_nbdev/rhythm.html.md"""
 
@@ -32,45 +32,42 @@ class Beats:
         return int((self.kind==KINDS.index(kind)).sum())
 
 # %% ../../nbs/00a_rhythm.ipynb #f05092a8
+def _keep(beats, chosen):
+    "The beats whose moment (onset of QRS, or of P where it is not conducted) `chosen` accepts."
+    ok = chosen(np.where(np.isnan(beats.qrs), beats.p, beats.qrs))
+    return [getattr(beats, name)[ok] for name in ('qrs', 'kind', 'p', 'rr')]
+
+# %% ../../nbs/00a_rhythm.ipynb #825ff2f7
 def join(
     first:Beats, # beats before the change
     second:Beats, # beats after it
     at:float, # s, moment of the change
 )->Beats: # `first` until `at`, then `second`
     "One rhythm that gives way to another, as when atrial fibrillation begins."
-    parts = []
-    for beats, keep in (first, lambda t: t < at), (second, lambda t: t >= at):
-        ok = keep(np.where(np.isnan(beats.qrs), beats.p, beats.qrs))
-        parts.append([getattr(beats, k)[ok] for k in ('qrs', 'kind', 'p', 'rr')])
+    before, after = _keep(first, lambda t: t < at), _keep(second, lambda t: t >= at)
     spans = [(a, min(b, at), what) for a, b, what in first.waves if a < at]
     spans += [(max(a, at), b, what) for a, b, what in second.waves if b > at]
-    return Beats(*(np.concatenate(pair) for pair in zip(*parts)), spans)
+    return Beats(*(np.concatenate(pair) for pair in zip(before, after)), spans)
 
 # %% ../../nbs/00a_rhythm.ipynb #f90f121c
-def sinus_intervals(
-    rng:np.random.Generator,
-    seconds:float, # s to fill
-    rr:float, # s, mean interval
-    cv:float|None=None, # coefficient of variation; drawn where not given
-)->np.ndarray: # (n,) s
-    "Intervals of a sinus rhythm with respiratory, slow and random variation."
+def _sway(rng, t, share):
+    "Breathing and vessel tone at the moments `t` (n,) s, two sinusoids in the given shares."
+    slow, fast = rng.uniform(.06, .14), rng.uniform(.15, .4)
+    return 1.41*(share[0]*np.sin(2*np.pi*(fast*t+rng.random())) + share[1]*np.sin(2*np.pi*(slow*t+rng.random())))
+
+# %% ../../nbs/00a_rhythm.ipynb #eed11132
+def _sinus_intervals(rng, seconds, rr, cv=None):
+    "Intervals (n,) in s that fill `seconds` with a mean of `rr` s; their coefficient of variation is drawn if None."
     if cv is None: cv = min(.025*np.exp(.7*rng.standard_normal()), .2)
     n = int(seconds/rr*1.3)+8
-    t = np.arange(n)*rr
     share = rng.dirichlet((2., 1., 1.5))**.5
-    slow, fast = rng.uniform(.06, .14), rng.uniform(.15, .4)
-    wave = 1.41*(share[0]*np.sin(2*np.pi*(fast*t+rng.random())) + share[1]*np.sin(2*np.pi*(slow*t+rng.random())))
-    jitter = min(cv*share[2], .02)*rng.standard_normal(n)  # from beat to beat a sinus node is steady, however deep the breath
+    wave = _sway(rng, np.arange(n)*rr, share)
+    jitter = min(cv*share[2], .02)*rng.standard_normal(n)
     return rr*np.clip(1 + cv*wave + jitter, .5, 1.8)
 
 # %% ../../nbs/00a_rhythm.ipynb #237da1dc
-def fibrillation_intervals(
-    rng:np.random.Generator,
-    seconds:float, # s to fill
-    rr:float, # s, mean interval
-    cv:float|None=None, # coefficient of variation; drawn where not given
-)->np.ndarray: # (n,) s
-    "Irregular intervals of conducted atrial fibrillation."
+def _fibrillation_intervals(rng, seconds, rr, cv=None):
+    "Irregular intervals (n,) in s that fill `seconds` with a mean of `rr` s; the coefficient of variation as above."
     if cv is None: cv = np.clip(.20*np.exp(.38*rng.standard_normal()), .075, .45)
     shortest = min(.26, .6*rr)
     n = int(seconds/rr*1.8)+10
@@ -81,6 +78,25 @@ def fibrillation_intervals(
 PATTERNS = {'single': .36, 'few': .34, 'bigeminy': .10, 'trigeminy': .08, 'pair': .07, 'run': .05}
 
 # %% ../../nbs/00a_rhythm.ipynb #94fc1c16
+def _inside(times, seconds):
+    "Places of the beats that lie well inside the recording; of the one nearest its middle where none does."
+    inside = np.flatnonzero((times > min(.6, .2*seconds)) & (times < seconds-min(.7, .2*seconds)))
+    return inside if len(inside) else np.array([np.abs(times-seconds/2).argmin()])
+
+# %% ../../nbs/00a_rhythm.ipynb #f9b109da
+_PERIODS = {'bigeminy': 2, 'trigeminy': 3}
+
+# %% ../../nbs/00a_rhythm.ipynb #ee07b3b8
+def _every(rng, times, seconds, first, period):
+    "Marks every `period`-th beat (n,), in half of the cases only on the longer side of beat number `first`."
+    early = np.zeros(len(times), bool)
+    early[first%period::period] = True
+    if rng.random() < .5:
+        if times[first] < seconds/2: early[:first] = False
+        else: early[first+1:] = False
+    return early
+
+# %% ../../nbs/00a_rhythm.ipynb #811eb7de
 def early_beats(
     rng:np.random.Generator,
     times:np.ndarray, # (n,) s, when the beats would come
@@ -89,69 +105,93 @@ def early_beats(
 )->np.ndarray: # (n,) bool
     "Which beats come early: at least one that the recording shows, with the beat before it."
     pattern = pattern or rng.choice(list(PATTERNS), p=list(PATTERNS.values()))
-    inside = np.flatnonzero((times > min(.6, .2*seconds)) & (times < seconds-min(.7, .2*seconds)))
-    if len(inside) == 0: inside = np.array([np.abs(times-seconds/2).argmin()])
+    inside, early = _inside(times, seconds), np.zeros(len(times), bool)
     first = rng.choice(inside)
-    early = np.zeros(len(times), bool)
     if pattern == 'few': early[rng.choice(inside, min(len(inside), 2+rng.poisson(seconds/6)))] = True
-    if pattern == 'bigeminy': early[first%2::2] = True
-    if pattern == 'trigeminy': early[first%3::3] = True
-    if pattern in ('bigeminy', 'trigeminy') and rng.random() < .5:
-        early[slice(first) if times[first] < seconds/2 else slice(first+1, None)] = False
+    if pattern in _PERIODS: early = _every(rng, times, seconds, first, _PERIODS[pattern])
     if pattern == 'run': early[first:first+rng.integers(3, 7)] = True
     early[first:first+1+(pattern=='pair')] = True
     if pattern in ('single', 'few'): early[1:] &= ~early[:-1]
     return early
 
 # %% ../../nbs/00a_rhythm.ipynb #dd13263f
-def insert_early(
-    rng:np.random.Generator,
-    intervals:np.ndarray, # (n,) s, before insertion
-    early:np.ndarray, # (n,) bool
-    ventricular:bool, # ventricular beats keep the sinus clock, atrial ones reset it
-)->np.ndarray: # (n,) s
-    "Intervals with early beats and the pauses behind them."
+def _coupling(rng, n, typical, ventricular):
+    "How early each of `n` beats would come, as a factor on its interval; `typical` is the usual interval, s."
+    shortest = .38 if typical > .6 else .5
+    return np.clip(rng.normal(.62 if ventricular else .66, .10)+.05*rng.standard_normal(n), shortest, .86)
+
+# %% ../../nbs/00a_rhythm.ipynb #87e1d1b4
+def _ventricular_pauses(rng, intervals, out, after, coupling, alone):
+    "Intervals in s at the places `after` early beats: compensatory, or short where the only one is interpolated."
+    if alone and rng.random() < .08: return intervals[after-1]*(1.06-coupling[after-1])
+    return np.maximum(2*intervals[after]-out[after-1], .6*np.median(intervals))
+
+# %% ../../nbs/00a_rhythm.ipynb #e9a0067f
+def _insert_early(rng, intervals, early, ventricular):
+    "Intervals (n,) in s with the beats marked `early` (n,) and the pauses behind them."
     out, typical = intervals.copy(), np.median(intervals)
-    ends = early & ~np.r_[early[1:], False]
     starts = early & ~np.r_[False, early[:-1]]
-    centre, spread = (.62, .10) if ventricular else (.66, .10)
-    coupling = np.clip(rng.normal(centre, spread)+.05*rng.standard_normal(len(out)), .38 if typical > .6 else .5, .86)
-    out[starts] *= coupling[starts]
     inner = early & ~starts
+    after = np.flatnonzero(early[:-1] & ~early[1:])+1
+    coupling = _coupling(rng, len(out), typical, ventricular)
+    out[starts] *= coupling[starts]
     out[inner] = np.maximum(typical*rng.uniform(.5, .8), .24)
-    after = np.flatnonzero(ends[:-1])+1
-    if ventricular and early.sum() == 1 and rng.random() < .08: out[after] = intervals[after-1]*(1.06-coupling[after-1])
-    elif ventricular: out[after] = np.maximum(2*intervals[after]-out[after-1], .6*typical)
+    if ventricular: out[after] = _ventricular_pauses(rng, intervals, out, after, coupling, early.sum() == 1)
     else: out[after] *= np.clip(rng.normal(1.13, .12, len(after)), .95, 1.6)
     return out
 
 # %% ../../nbs/00a_rhythm.ipynb #d1ad6236
+def _insert_ectopy(rng, intervals, start, seconds, ectopy, pattern):
+    "Intervals (n,) in s with early beats of the kinds in `ectopy`, and each beat's place in `KINDS`; `start` is in s."
+    kind = np.zeros(len(intervals), int)
+    for name in ectopy:
+        early = early_beats(rng, start+np.cumsum(intervals), seconds, pattern) & (kind == 0)
+        kind[early] = KINDS.index(name)
+        intervals = _insert_early(rng, intervals, early, name == 'ventricular')
+    return intervals, kind
+
+# %% ../../nbs/00a_rhythm.ipynb #5c629aa5
+def _are_aberrant(rng, atrial):
+    "Which of the early atrial beats (n,) are conducted aberrantly."
+    return atrial & (rng.random() < .6) & (rng.random(len(atrial)) < .55)
+
+# %% ../../nbs/00a_rhythm.ipynb #467fd1e3
+def _are_blocked(rng, atrial, intervals, rr):
+    "Which of the early atrial beats (n,) are not conducted: only very early ones, never the only one."
+    return atrial & (intervals < .5*rr) & (rng.random(len(atrial)) < .25) & (atrial.sum() > 1)
+
+# %% ../../nbs/00a_rhythm.ipynb #13a3db0f
 def sinus_rhythm(
     rng:np.random.Generator,
     seconds:float, # s
     rr:float, # s, mean interval
     pr:float, # s, PR interval
-    cv:float|None=None, # coefficient of variation of the intervals
+    cv:float|None=None, # coefficient of variation of the intervals; drawn where not given
     ectopy:tuple=(), # of 'atrial', 'ventricular'
-    pattern:str|None=None, # one of `PATTERNS`
+    pattern:str|None=None, # one of `PATTERNS`; drawn where not given
 )->Beats:
     "Sinus rhythm with early beats, if any."
-    intervals = sinus_intervals(rng, seconds+2, rr, cv)
-    normal, late = intervals.copy(), -rng.random()*rr-rr
-    kind = np.zeros(len(intervals), int)
-    for name in ectopy:
-        early = early_beats(rng, late+np.cumsum(intervals), seconds, pattern) & (kind == 0)
-        kind[early] = KINDS.index(name)
-        intervals = insert_early(rng, intervals, early, name == 'ventricular')
-    qrs = late + np.cumsum(intervals)
-    p = qrs - pr*(1+.015*rng.standard_normal(len(qrs)))
+    normal, start = _sinus_intervals(rng, seconds+2, rr, cv), -rng.random()*rr-rr
+    intervals, kind = _insert_ectopy(rng, normal, start, seconds, ectopy, pattern)
     atrial, ventricular = kind == KINDS.index('atrial'), kind == KINDS.index('ventricular')
-    kind[atrial & (rng.random() < .6) & (rng.random(len(qrs)) < .55)] = KINDS.index('aberrant')
+    qrs = start + np.cumsum(intervals)
+    p = qrs - pr*(1+.015*rng.standard_normal(len(qrs)))
+    kind[_are_aberrant(rng, atrial)] = KINDS.index('aberrant')
     p[atrial] = qrs[atrial] - np.clip(pr*rng.uniform(.75, 1.25), .09, .9*intervals[atrial])
     p[ventricular] = np.where(rng.random(ventricular.sum()) < .6, (p+normal-intervals)[ventricular], np.nan)
-    blocked = atrial & (intervals < .5*rr) & (rng.random(len(qrs)) < .25) & (atrial.sum() > 1)
-    qrs[blocked] = np.nan
+    qrs[_are_blocked(rng, atrial, intervals, rr)] = np.nan
     return Beats(qrs, kind, p, .7*normal+.3*np.clip(intervals, .4*rr, 1.4*rr))
+
+# %% ../../nbs/00a_rhythm.ipynb #68384348
+def _shorten(rng, intervals, early, rr):
+    "Makes the intervals (n,) before `early` beats short and those behind them a little longer, in place."
+    intervals[early] = np.minimum(intervals[early], rr*rng.uniform(.55, .85))
+    intervals[1:][early[:-1]] *= rng.uniform(1., 1.4)
+
+# %% ../../nbs/00a_rhythm.ipynb #aaafe6dd
+def _are_ashman(intervals, rr):
+    "Which beats (n,) end a short interval that follows a long one."
+    return np.r_[False, intervals[1:] < .62*intervals[:-1]] & (intervals < .75*rr)
 
 # %% ../../nbs/00a_rhythm.ipynb #ce2bdefb
 def fibrillation(
@@ -159,36 +199,36 @@ def fibrillation(
     seconds:float, # s
     rr:float, # s, mean interval
     ectopy:tuple=(), # 'ventricular' or nothing
-    pattern:str|None=None, # one of `PATTERNS`
+    pattern:str|None=None, # one of `PATTERNS`; drawn where not given
 )->Beats:
-    """Atrial fibrillation; an early ventricular beat has no compensatory pause here.
-
-    After a long interval a short one may be conducted aberrantly (Ashman)."""
-    intervals = fibrillation_intervals(rng, seconds+2, rr)
-    kind = np.zeros(len(intervals), int)
-    start = -rng.random()*rr-rr
+    "Atrial fibrillation, with early ventricular beats, aberrant ones, or neither."
+    intervals = _fibrillation_intervals(rng, seconds+2, rr)
+    kind, start = np.zeros(len(intervals), int), -rng.random()*rr-rr
     if 'ventricular' in ectopy:
         early = early_beats(rng, start+np.cumsum(intervals), seconds, pattern)
         kind[early] = KINDS.index('ventricular')
-        intervals[early] = np.minimum(intervals[early], rr*rng.uniform(.55, .85))
-        intervals[1:][early[:-1]] *= rng.uniform(1., 1.4)
-    elif rng.random() < .08:
-        ashman = np.r_[False, intervals[1:] < .62*intervals[:-1]] & (intervals < .75*rr)
-        kind[ashman] = KINDS.index('aberrant')
+        _shorten(rng, intervals, early, rr)
+    elif rng.random() < .08: kind[_are_ashman(intervals, rr)] = KINDS.index('aberrant')
     qrs = start + np.cumsum(intervals)
     return Beats(qrs, kind, np.full(len(qrs), np.nan), .5*rr+.5*intervals, [(-1., seconds+1., 'fibrillation')])
 
 # %% ../../nbs/00a_rhythm.ipynb #0dca973f
+def _conduction(rng, n):
+    "How many atrial waves come before each of `n` beats: the same number throughout, or a changing one."
+    ratio = rng.choice([2, 3, 4], p=[.45, .15, .4])
+    if rng.random() < .65: return np.full(n, ratio)
+    return rng.choice([2, 3, 4, 5], n, p=[.35, .2, .35, .1])
+
+# %% ../../nbs/00a_rhythm.ipynb #d6534c22
 def flutter(
     rng:np.random.Generator,
     seconds:float, # s
-    cycle:float|None=None, # s, length of one atrial wave
+    cycle:float|None=None, # s, length of one atrial wave; drawn where not given
 )->Beats:
     "Atrial flutter with fixed or changing conduction."
     cycle = cycle or 60/rng.normal(290, 25)
-    ratio = rng.choice([2, 3, 4], p=[.45, .15, .4])
     n = int((seconds+3)/(2*cycle))+4
-    ratios = np.full(n, ratio) if rng.random() < .65 else rng.choice([2, 3, 4, 5], n, p=[.35, .2, .35, .1])
+    ratios = _conduction(rng, n)
     qrs = np.cumsum(ratios*cycle)*(1+.002*rng.standard_normal(n)) - rng.random() - 1
     rr = np.full(n, np.mean(ratios)*cycle)
     return Beats(qrs, np.zeros(n, int), np.full(n, np.nan), rr, [(-1., seconds+1., 'flutter')])

@@ -8,96 +8,95 @@ Docs: https://ecg-nbdev.github.io/ecg_nbdev/synth.html.md"""
 __all__ = ['LOOKALIKES', 'draw_labels', 'simulate', 'simulate_cohort']
 
 # %% ../../nbs/01_synth.ipynb #7c62d9cb
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
+import numpy as np
 from ..core import CLASSES, Record
 from .rhythm import Beats, KINDS, sinus_rhythm, fibrillation, flutter, join
 from .heart import pick, to_twelve_leads
 from .artifact import add_noise
 from .patient import Heart, draw_atria, draw_beats, draw_heart
-import numpy as np
 
 # %% ../../nbs/01_synth.ipynb #f5a47219
 LABEL_SETS = { # how often each is in CPSC2018
     'RBBB': 1533, 'AF': 976, 'Normal': 918, 'STD': 784, 'I-AVB': 686, 'PVC': 607, 'PAC': 533, 'STE': 185,
     'LBBB': 179, 'AF;RBBB': 172, 'RBBB;PAC': 52, 'RBBB;PVC': 51, 'AF;STD': 30, 'AF;LBBB': 26, 'RBBB;STD': 20,
-    'PVC;STD': 18, 'RBBB;STE': 16, 'I-AVB;RBBB': 10, 'LBBB;PAC': 10, 'I-AVB;LBBB': 8, 'AF;PVC': 8, 'LBBB;PVC':
-    6, 'PAC;STD': 6, 'I-AVB;STD': 6, 'I-AVB;PVC': 5, 'I-AVB;STE': 4, 'AF;PAC': 4, 'LBBB;STE': 4, 'RBBB;PAC;STE':
-    3, 'PAC;PVC': 3, 'I-AVB;PAC': 3, 'AF;LBBB;STD': 3, 'AF;STE': 2, 'PAC;STE': 2, 'STD;STE': 2, 'PVC;STE': 2}
+    'PVC;STD': 18, 'RBBB;STE': 16, 'I-AVB;RBBB': 10, 'LBBB;PAC': 10, 'I-AVB;LBBB': 8, 'AF;PVC': 8,
+    'LBBB;PVC': 6, 'PAC;STD': 6, 'I-AVB;STD': 6, 'I-AVB;PVC': 5, 'I-AVB;STE': 4, 'AF;PAC': 4, 'LBBB;STE': 4,
+    'RBBB;PAC;STE': 3, 'PAC;PVC': 3, 'I-AVB;PAC': 3, 'AF;LBBB;STD': 3, 'AF;STE': 2, 'PAC;STE': 2, 'STD;STE': 2,
+    'PVC;STE': 2}
 
 # %% ../../nbs/01_synth.ipynb #31e31d0b
-def draw_labels(rng)->tuple:
+def draw_labels(
+    rng:np.random.Generator,
+)->tuple: # class names
     "One of CPSC2018's label sets, as frequent as there, its labels in random order."
     labels = pick(rng, LABEL_SETS).split(';')
     return tuple(labels[i] for i in rng.permutation(len(labels)))
 
 # %% ../../nbs/01_synth.ipynb #0e70acd2
-RIVALS = ({'AF', 'I-AVB'}, {'LBBB', 'RBBB'}, {'STD', 'STE'})
+_RIVALS = ({'AF', 'I-AVB'}, {'LBBB', 'RBBB'}, {'STD', 'STE'})  # never beside each other
 
 # %% ../../nbs/01_synth.ipynb #b73aa683
-def draw_balanced(
-    rng:np.random.Generator,
-    second:float=.2, # share of the records that get a second label
-)->tuple:
-    "A label set with all classes equally likely, and with a second label in a share of the records."
+def _draw_balanced(rng, second=.2):
+    "A label set with all classes equally likely, and with a second label in a share `second` of the records."
     first = CLASSES[rng.integers(len(CLASSES))]
     if first == 'Normal' or rng.random() >= second: return (first,)
-    other = [c for c in CLASSES[1:] if c != first and {c, first} not in RIVALS]
+    other = [c for c in CLASSES[1:] if c != first and {c, first} not in _RIVALS]
     return first, other[rng.integers(len(other))]
 
 # %% ../../nbs/01_synth.ipynb #11373009
-UNNAMED = {'STD': .5, 'RBBB': .22, 'STE': .1, 'PAC': .1, 'I-AVB': .08}
+_UNNAMED = {'STD': .5, 'RBBB': .22, 'STE': .1, 'PAC': .1, 'I-AVB': .08}  # odds
 
 # %% ../../nbs/01_synth.ipynb #892c2f53
-def hidden_finding(
-    rng:np.random.Generator,
-    labels:tuple, # class names
-)->tuple:
+def _hidden_finding(rng, labels):
     "A finding beside the labels that they do not name, or nothing where the one drawn can't stand beside them."
-    found = pick(rng, UNNAMED)
-    clash = found in labels or any({found, c} in RIVALS for c in labels)
+    found = pick(rng, _UNNAMED)
+    clash = found in labels or any({found, c} in _RIVALS for c in labels)
     return () if clash else (found,)
 
 # %% ../../nbs/01_synth.ipynb #133a345c
-LENGTHS = (9., 10., 10., 10., 10., 10., 10., 10.94, 11.39, 12.36, 13.56, 15., 15., 15.98, 17., 19.5, 20., 26.35, 31.3,
-           41.27, 60.)  # s, quantiles 0, 5 … 100 %
+_LENGTHS = (9., 10., 10., 10., 10., 10., 10., 10.94, 11.39, 12.36, 13.56, 15., 15., 15.98, 17., 19.5, 20., 26.35, 31.3,
+            41.27, 60.)  # s, quantiles 0, 5 … 100 %
 
-AGES = {'Normal': (41.7, 18.4), 'AF': (71.5, 12.4), 'I-AVB': (67., 15.7), 'LBBB': (70.5, 12.5), 'RBBB': (62.8, 17.1), 'PAC': (66.7, 17.5),
-        'PVC': (58.4, 17.9), 'STD': (54.6, 17.5), 'STE': (52.3, 19.8)}  # years, mean and standard deviation
+# %% ../../nbs/01_synth.ipynb #94fbffcd
+_AGES = {'Normal': (41.7, 18.4), 'AF': (71.5, 12.4), 'I-AVB': (67., 15.7), 'LBBB': (70.5, 12.5), 'RBBB': (62.8, 17.1),
+         'PAC': (66.7, 17.5), 'PVC': (58.4, 17.9), 'STD': (54.6, 17.5),
+         'STE': (52.3, 19.8)}  # years, mean and standard deviation
 
-MALE = {'Normal': .40, 'AF': .57, 'I-AVB': .68, 'LBBB': .50, 'RBBB': .65, 'PAC': .53, 'PVC': .51, 'STD': .29, 'STE': .82}
+_MALE = {'Normal': .40, 'AF': .57, 'I-AVB': .68, 'LBBB': .50, 'RBBB': .65, 'PAC': .53, 'PVC': .51, 'STD': .29,
+         'STE': .82}  # share of men
 
 # %% ../../nbs/01_synth.ipynb #26bbcbcc
-def draw_length(rng)->float:
+def _draw_length(rng):
     "Length of a recording, s."
-    return float(np.interp(rng.random(), np.linspace(0, 1, len(LENGTHS)), LENGTHS))
+    return float(np.interp(rng.random(), np.linspace(0, 1, len(_LENGTHS)), _LENGTHS))
 
 # %% ../../nbs/01_synth.ipynb #23be29c5
-INTERVALS = {'Normal': (.83, .15), 'AF': (.67, .29), 'I-AVB': (.91, .18), 'LBBB': (.79, .20), 'RBBB': (.79, .21), 'PAC': (.80, .19),
-             'PVC': (.79, .18), 'STD': (.77, .20), 'STE': (.90, .19)}  # s, median; spread of the logarithm
+_INTERVALS = {'Normal': (.83, .15), 'AF': (.67, .29), 'I-AVB': (.91, .18), 'LBBB': (.79, .20), 'RBBB': (.79, .21),
+              'PAC': (.80, .19), 'PVC': (.79, .18), 'STD': (.77, .20),
+              'STE': (.90, .19)}  # s, median; spread of the logarithm
 
 # %% ../../nbs/01_synth.ipynb #ada1e09c
-def draw_interval(
-    rng:np.random.Generator,
-    labels:tuple, # class names
-)->float:
+def _draw_interval(rng, labels):
     "Mean interval between beats, s."
     name = next((c for c in ('AF', 'I-AVB', 'PAC', 'PVC', 'STE', 'STD', 'LBBB', 'RBBB') if c in labels), 'Normal')
     if rng.random() < .16 and name != 'AF': return rng.uniform(.45, 1.35)
-    median, spread = INTERVALS[name]
+    median, spread = _INTERVALS[name]
     return float(np.clip(median*np.exp(spread*rng.standard_normal()), .36, 1.6))
 
 # %% ../../nbs/01_synth.ipynb #541bc6f2
-def draw_pr(
-    rng:np.random.Generator,
-    labels:tuple, # class names
-    age:float, # years
-    rr:float, # s, mean interval
-)->float:
-    "PR interval, s: above 0.2 in first-degree block, shorter in fast and young hearts."
+def _draw_pr(rng, labels, age, rr):
+    "PR interval, s: above 0.2 in first-degree block, else shorter at a short mean interval `rr` (s) and a young `age`."
     if 'I-AVB' in labels: return .206 + min(rng.gamma(2., .026), .22)
     return float(np.clip(.150 + .0003*(age-50) + .02*(rr-.8) + .019*rng.standard_normal(), .105, .196))
+
+# %% ../../nbs/01_synth.ipynb #e14a6379
+def _draw_variation(rng, age, rr):
+    "Coefficient of variation of the intervals in respiratory arrhythmia; None in an ordinary sinus rhythm."
+    if rr > .65 and rng.random() < np.interp(age, (20, 70), (.3, .04)): return rng.uniform(.05, .17)
 
 # %% ../../nbs/01_synth.ipynb #97b314aa
 def draw_rhythm(
@@ -107,31 +106,33 @@ def draw_rhythm(
     seconds:float, # s
 )->Beats:
     "Beats that fit the labels."
-    rr = draw_interval(rng, labels)
+    rr = _draw_interval(rng, labels)
     ectopy = tuple(kind for name, kind in (('PAC', 'atrial'), ('PVC', 'ventricular')) if name in labels)
-    sinus = 'AF' not in labels or {'PAC', 'I-AVB'} & set(labels)
-    if not sinus: return fibrillation(rng, seconds, rr, ectopy)
-    cv = rng.uniform(.05, .17) if rr > .65 and rng.random() < np.interp(age, (20, 70), (.3, .04)) else None
-    beats = sinus_rhythm(rng, seconds, rr, draw_pr(rng, labels, age, rr), cv, ectopy)
+    if 'AF' in labels and not {'PAC', 'I-AVB'} & set(labels): return fibrillation(rng, seconds, rr, ectopy)
+    cv = _draw_variation(rng, age, rr)
+    beats = sinus_rhythm(rng, seconds, rr, _draw_pr(rng, labels, age, rr), cv, ectopy)
     if 'AF' not in labels: return beats
-    return join(beats, fibrillation(rng, seconds, draw_interval(rng, ('AF',))), at=seconds*rng.uniform(.4, .7))
+    return join(beats, fibrillation(rng, seconds, _draw_interval(rng, ('AF',))), at=seconds*rng.uniform(.4, .7))
 
 # %% ../../nbs/01_synth.ipynb #74f8393e
-def regular_without_p(
-    rng:np.random.Generator,
-    seconds:float, # s
-    rr:float, # s, mean interval
-)->Beats:
-    "A regular rhythm whose P waves are not seen."
+def _regular_without_p(rng, seconds, rr):
+    "A regular rhythm with intervals of `rr` s whose P waves are not seen."
     beats = sinus_rhythm(rng, seconds, rr, .15, cv=.006)
     beats.p[:] = np.nan
     return beats
 
+# %% ../../nbs/01_synth.ipynb #49178df7
+def _tachycardia(rng, seconds):
+    "A supraventricular tachycardia."
+    return _regular_without_p(rng, seconds, rng.uniform(.3, .45))
+
+# %% ../../nbs/01_synth.ipynb #fff80d8e
+def _junctional(rng, seconds):
+    "A junctional rhythm."
+    return _regular_without_p(rng, seconds, rng.uniform(.85, 1.4))
+
 # %% ../../nbs/01_synth.ipynb #e6fbafc7
-def paced(
-    rng:np.random.Generator,
-    seconds:float, # s
-)->Beats:
+def _paced(rng, seconds):
     "Every beat comes from the pacemaker's electrode in the right ventricle."
     beats = sinus_rhythm(rng, seconds, rng.uniform(.75, 1.), rng.uniform(.12, .2), cv=.003)
     if rng.random() < .6: beats.p[:] = np.nan
@@ -139,31 +140,18 @@ def paced(
     return beats
 
 # %% ../../nbs/01_synth.ipynb #1b98c0c3
-def _tachycardia(rng, seconds): return regular_without_p(rng, seconds, rng.uniform(.3, .45))
-def _junctional(rng, seconds): return regular_without_p(rng, seconds, rng.uniform(.85, 1.4))
-
-LOOKALIKES = {'flutter': flutter, 'tachycardia': _tachycardia, 'junctional': _junctional, 'paced': paced}
+LOOKALIKES = {'flutter': flutter, 'tachycardia': _tachycardia, 'junctional': _junctional, 'paced': _paced}
 
 # %% ../../nbs/01_synth.ipynb #a2969354
-def breathe(
-    rng:np.random.Generator,
-    eight:np.ndarray, # (8, n) mV, leads I, II, V1–V6
-    fs:float, # Hz
-)->np.ndarray: # (8, n) mV
-    "Breathing turns and moves the heart: the size in each lead swells and shrinks by some per cent."
+def _breathe(rng, eight, fs):
+    "The leads (8, n) in mV as breathing turns and moves the heart: each swells and shrinks by some per cent."
     n = eight.shape[1]
     phase = np.sin(2*np.pi*(rng.uniform(.15, .4)*np.arange(n, dtype=np.float32)/fs + rng.random()))
     return eight*(1+np.outer(.035*rng.standard_normal(8), phase)).astype(np.float32)
 
 # %% ../../nbs/01_synth.ipynb #4846616f
-def spikes(
-    rng:np.random.Generator,
-    beats:Beats,
-    heart:Heart,
-    n:int, # samples
-    fs:float, # Hz
-)->np.ndarray: # (8, n) mV
-    "Pacemaker pulses of two milliseconds."
+def _spikes(rng, beats, heart, n, fs):
+    "Pacemaker pulses (8, n) in mV, of two milliseconds."
     out, v = np.zeros((8, n), np.float32), heart.matrix@(rng.standard_normal(3)*rng.uniform(.05, 1.))
     at = np.round((beats.qrs-.012)*fs).astype(int)
     out[:, at[(at >= 0) & (at < n)]] = v[:, None]*min(1., fs/500)
@@ -184,10 +172,20 @@ def compose_signal(
     beats = LOOKALIKES[lookalike](rng, seconds) if lookalike else draw_rhythm(rng, labels, age, seconds)
     eight = draw_beats(rng, beats, heart, n, fs)
     if beats.waves: eight = eight + draw_atria(rng, beats.waves, heart, n, fs)
-    if lookalike == 'paced' and rng.random() < .8: eight = eight + spikes(rng, beats, heart, n, fs)
-    return to_twelve_leads(add_noise(rng, breathe(rng, eight, fs), fs, noise)).astype(np.float32), beats, heart
+    if lookalike == 'paced' and rng.random() < .8: eight = eight + _spikes(rng, beats, heart, n, fs)
+    noisy = add_noise(rng, _breathe(rng, eight, fs), fs, noise)
+    return to_twelve_leads(noisy).astype(np.float32), beats, heart
 
 # %% ../../nbs/01_synth.ipynb #871e3a01
+def _chosen_labels(rng, labels, lookalike):
+    "The labels as a tuple, drawn where none are given; raises ValueError for one that is not one of `CLASSES`."
+    if lookalike: return ()
+    labels = (labels,) if isinstance(labels, str) else tuple(labels)
+    for name in labels:
+        if name not in CLASSES: raise ValueError(f"'{name}' is not a class: choose from {', '.join(CLASSES)}")
+    return labels or draw_labels(rng)
+
+# %% ../../nbs/01_synth.ipynb #f13b1e12
 def simulate(
     labels:tuple|list|str=(), # class names; drawn from CPSC2018's label sets where empty
     seconds:float|None=10., # s, length of the recording; drawn from CPSC2018's lengths where None
@@ -196,19 +194,15 @@ def simulate(
     id:str='S00000', # name of the recording
     lookalike:str|None=None, # one of `LOOKALIKES`: a recording without any of the nine labels
     noise:float=1., # factor on all noise, 0 for a clean signal
-)->Record:
+)->Record: # signal (12, n) float32 mV
     "A simulated recording; raises ValueError for a label that is not one of `CLASSES`."
     rng = np.random.default_rng(rng)
-    labels = (labels,) if isinstance(labels, str) else tuple(labels)
-    if lookalike: labels = ()
-    elif not labels: labels = draw_labels(rng)
-    for name in labels:
-        if name not in CLASSES: raise ValueError(f"'{name}' is not a class: choose from {', '.join(CLASSES)}")
-    if seconds is None: seconds = draw_length(rng)
+    labels = _chosen_labels(rng, labels, lookalike)
+    if seconds is None: seconds = _draw_length(rng)
     first = labels[0] if labels else 'AF'
-    age = float(np.clip(np.round(rng.normal(*AGES[first])), 12, 95))
+    age = float(np.clip(np.round(rng.normal(*_AGES[first])), 12, 95))
     signal, _, _ = compose_signal(rng, labels, seconds, fs, age, lookalike, noise)
-    return Record(signal, fs=fs, id=id, labels=labels, age=age, sex='M' if rng.random() < MALE[first] else 'F')
+    return Record(signal, fs=fs, id=id, labels=labels, age=age, sex='M' if rng.random() < _MALE[first] else 'F')
 
 # %% ../../nbs/01_synth.ipynb #1a70cc0d
 def cohort_record(
@@ -223,8 +217,9 @@ def cohort_record(
     "Record `i` of a cohort."
     rng = np.random.default_rng([seed, i])
     lookalike = pick(rng, dict.fromkeys(LOOKALIKES, 1)) if rng.random() < lookalikes else None
-    labels = draw_balanced(rng) if rng.random() < balance else draw_labels(rng)
-    shown = labels + (hidden_finding(rng, labels) if rng.random() < unnamed else ())
+    draw = _draw_balanced if rng.random() < balance else draw_labels
+    labels = draw(rng)
+    shown = labels + (_hidden_finding(rng, labels) if rng.random() < unnamed else ())
     record = simulate(shown, seconds, fs, rng, id=f'S{i+1:05d}', lookalike=lookalike)
     return record if lookalike else replace(record, labels=labels)
 
@@ -238,9 +233,10 @@ def simulate_cohort(
     balance:float=0., # share of records whose labels are drawn with all classes equally likely
     unnamed:float=0., # share of records with a finding that their labels do not name
     n_workers:int=0, # processes; 0 works in this one
-):
+)->Iterator[Record]:
     "Yields the records of a cohort, named S00001, S00002 …"
-    make = partial(cohort_record, seed=seed, fs=fs, seconds=seconds, lookalikes=lookalikes, balance=balance, unnamed=unnamed)
+    make = partial(cohort_record, seed=seed, fs=fs, seconds=seconds, lookalikes=lookalikes, balance=balance,
+                   unnamed=unnamed)
     if n_workers < 2: yield from map(make, range(n))
     else:
         with ProcessPoolExecutor(n_workers) as pool:
