@@ -10,6 +10,7 @@ __all__ = ['train_run', 'synth_run', 'evaluate_run', 'predict_files']
 # %% ../nbs/83_runs.ipynb #58920f0c
 import copy, json, sys, warnings
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 import numpy as np
 import pandas as pd
@@ -30,7 +31,7 @@ from .report import write_report
 from .signal import Preparation
 from .sim.synth import cohort_record
 from .store import build_store
-from .thresholds import fit_thresholds, threshold_rule
+from .thresholds import apply_thresholds, fit_thresholds, threshold_rule
 
 # %% ../nbs/83_runs.ipynb #845e0581
 def find_model(
@@ -99,13 +100,17 @@ def _check_names(rule, calibrate, decode):
 
 # %% ../nbs/83_runs.ipynb #9a415b60
 def _choose_point(predictor, preds, rule, calibrate, decode):
-    "Give the predictor the calibration and the operating point that its validation recordings choose."
+    """Give the predictor the calibration and the operating point that its validation recordings choose.
+
+    Returns the predictions with their answers."""
     if decode == 'sets': calibrate = calibrate or 'choose' # label sets are weighed by calibrated probabilities
+    answer = preds.answer # of a powerset model, by label sets
     if calibrate:
         predictor.calibration = fit_calibration(preds, calibrate)
         preds = predictor.calibration(preds)
-    if predictor.label_sets is None:
-        predictor.thresholds = fit_decoder(preds) if decode == 'sets' else fit_thresholds(preds, rule)
+    if predictor.label_sets: return replace(preds, answer=answer)
+    predictor.thresholds = fit_decoder(preds) if decode == 'sets' else fit_thresholds(preds, rule)
+    return apply_thresholds(preds, predictor.thresholds)
 
 # %% ../nbs/83_runs.ipynb #58bfdd97
 def _start(pretrain, arch, approach, seed, seconds, fs, simulated, show):
@@ -195,9 +200,7 @@ def train_run(
 # %% ../nbs/83_runs.ipynb #2f291499
 def _finish(predictor, store, split, provenance, cohort, seen, out, choices, name):
     "Choose an operating point, score all three parts, write the model folder; returns the test part's `Evaluation`."
-    unanswered = predictor.predictions(store, split, provenance)
-    _choose_point(predictor, unanswered, *choices)
-    preds = predictor.predictions(store, split, provenance)
+    preds = _choose_point(predictor, predictor.predictions(store, split, provenance), *choices)
     skipped = pd.concat([cohort.skipped, store.skipped], ignore_index=True)
     with _quiet():
         evaluation = evaluate(preds, predictor.thresholds, n_skipped=len(skipped))

@@ -1,6 +1,8 @@
 """What the study fits: systems, budgets, and the default network with one change at a time."""
 from pathlib import Path
 
+from ecg_nbdev.pretrain import RECIPE
+
 BENCH = Path(__file__).resolve().parents[1]
 RUNS, RESULTS = Path('runs/study'), BENCH/'results'
 MEMBERS = ('crnn', 'crnn, joint stem', 'multilead', 'multilead_shared', 'joint', 'lead')
@@ -12,8 +14,6 @@ BUDGET = {'real': 12., 'simulated': 60., 'ablation': 20.}  # processor seconds o
 LONGER = {'crnn, joint stem': 4, 'crnn': 4, 'InceptionTime': 10}
 KEPT = ('macro_auroc', 'macro_f1', 'cpsc2018_f1', 'exact_match')  # scores in the tables
 STAGES = ('simulated', 'real', 'ablations', 'simulated-powerset', 'real-powerset', 'longer')
-
-RECIPE = {'scale': {}, 'noise': {'mv': .02}, 'drop_leads': {'share': .3}}  # as in ecg_nbdev.pretrain
 
 def option(**options): return {'options': options}
 
