@@ -14,7 +14,8 @@ import pandas as pd
 
 from ecg_nbdev.core import whole_file
 from ecg_nbdev.sim.synth import simulate_cohort
-from ecg_nbdev.store import STORE_VERSION, Store, to_units
+from ecg_nbdev.store import STORE_VERSION, Store
+from ecg_nbdev.units import to_units
 
 OUT, SIZES, FS = Path(__file__).resolve().parent/'results', (1000, 4000, 16000), 100
 

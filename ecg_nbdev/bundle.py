@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
-from zlib import crc32
 import numpy as np
 import pandas as pd
 import torch
@@ -29,8 +28,9 @@ from .parallel import with_bar
 from .predictions import Predictions
 from .records import read_record
 from .signal import Preparation
-from .store import to_units
+from .store import record_keys
 from .thresholds import Thresholds
+from .units import checksum
 from .windows import cut_windows, plan_windows, stitch
 
 # %% ../nbs/80_bundle.ipynb #c8bf31a0
@@ -156,7 +156,7 @@ class _StoreSignals:
     @property
     def rows(self): return np.arange(len(self.store))
     @property
-    def keys(self): return self.table['crc'].tolist() if 'crc' in self.table else None
+    def keys(self): return record_keys(self.store, self.rows)
 
 # %% ../nbs/80_bundle.ipynb #5d944a07
 class _FileSignals:
@@ -173,7 +173,7 @@ class _FileSignals:
                 continue
             signal = self.preparation(record.signal, record.fs)
             self.rows.append(i)
-            self.keys.append(crc32(to_units(signal)[0].tobytes()))
+            self.keys.append(checksum(signal))
             yield signal
 
 # %% ../nbs/80_bundle.ipynb #c66a302b
@@ -186,6 +186,7 @@ def predictions(self:Predictor,
 )->Predictions:
     """What the model says of recordings, answered where it has thresholds or label sets.
 
+    A recording that the model was trained on is 'train', whatever its given role and wherever it comes from.
     What can't be read is listed as `skipped` in the provenance. Raises CohortError where nothing can be read."""
     if isinstance(data, Cohort): signals = _FileSignals(data, self.preparation, show)
     else: signals = _StoreSignals(data, self.preparation)
@@ -193,7 +194,7 @@ def predictions(self:Predictor,
     if not len(outputs): raise CohortError(_nothing_read(signals.table, signals.failed))
     table, keys = signals.table.iloc[signals.rows], signals.keys
     role = np.broadcast_to(np.asarray(split, dtype=object), len(signals.table))[signals.rows]
-    if keys: role = np.where(np.isin(keys, self.about.get('seen', ())), 'train', role)
+    role = np.where(np.isin(keys, self.about.get('seen', ())), 'train', role)
     answer = self.decode(outputs) if self.label_sets or self.thresholds else None
     about = {**(provenance or {}), **({'skipped': signals.failed} if signals.failed else {})}
     truth, first = multi_hot(table['labels'], self.classes), first_labels(table['labels'], self.classes)

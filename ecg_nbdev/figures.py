@@ -13,6 +13,7 @@ from functools import wraps
 from io import BytesIO
 from pathlib import Path
 import sys
+import numpy as np
 from .core import CLASSES, whole_file
 
 # %% ../nbs/01a_figures.ipynb #3e6bd893
@@ -79,6 +80,20 @@ def styled(
         is_open = mpl.rcParams['axes.prop_cycle'] == _color_cycle()
         with nullcontext() if is_open else style(): return draw(*args, **kwargs)
     return inner
+
+# %% ../nbs/01a_figures.ipynb #f9ba65dd
+def min_max(
+    y:np.ndarray, # (n,) samples, NaN where there is none
+    bins:int, # columns that the picture can tell apart
+)->np.ndarray: # indices to keep, increasing
+    "The lowest and the highest sample of each of about `bins` stretches; all where they're few."
+    size = len(y)//max(bins, 1)
+    if size < 4: return np.arange(len(y))
+    whole = len(y)//size*size
+    blocks, absent = y[:whole].reshape(-1, size), np.isnan(y[:whole]).reshape(-1, size)
+    low, high = np.where(absent, np.inf, blocks).argmin(1), np.where(absent, -np.inf, blocks).argmax(1)
+    inner = np.sort(np.stack([low, high], 1), 1) + np.arange(0, whole, size)[:, None]
+    return np.unique(np.r_[0, inner.ravel(), whole:len(y), len(y)-1])
 
 # %% ../nbs/01a_figures.ipynb #348c3a27
 def save_figure(

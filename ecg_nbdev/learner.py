@@ -26,6 +26,7 @@ from .losses import create_loss
 from .metrics import UndefinedScore, macro_auroc
 from .models import create_model
 from .predictions import Predictions
+from .store import record_keys
 from .windows import stitch
 
 # %% ../nbs/51_learner.ipynb #8d67bb7a
@@ -77,9 +78,8 @@ def loader_predictions(
 )->Predictions: # without answers
     "What was said of the recordings of a loader, with what they carry."
     index = data.store.index.iloc[data.rows]
-    key = index['crc'].to_numpy() if 'crc' in index else None
     return Predictions(index['id'], prob, record_truth(data, classes), role, classes,
-                       first_labels(index.labels, classes), key=key)
+                       first_labels(index.labels, classes), key=record_keys(data.store, data.rows))
 
 # %% ../nbs/51_learner.ipynb #a21a4737
 def seed_everything(

@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from fastcore.meta import delegates
 import numpy as np
 from .core import LEADS, Record
-from .figures import COLORS, palette_png, styled
+from .figures import COLORS, min_max, palette_png, styled
 
 # %% ../nbs/02_plots.ipynb #55d0d68b
 def _side_by_side(n):
@@ -50,20 +50,6 @@ def fold_rows(
     above = sweeps[:1] if strips else sweeps # with a strip, only the strip goes on
     placed = [_cut_row(leads, t, row_seconds, simultaneous) for t in above for leads in rows]
     return placed + [_cut_row((lead,), t, row_seconds, simultaneous) for t in sweeps for lead in strips]
-
-# %% ../nbs/02_plots.ipynb #91ada41b
-def min_max(
-    y:np.ndarray, # (n,) samples, NaN where there is none
-    bins:int, # columns that the picture can tell apart
-)->np.ndarray: # indices to keep, increasing
-    "The lowest and the highest sample of each of about `bins` stretches; all where they're few."
-    size = len(y)//max(bins, 1)
-    if size < 4: return np.arange(len(y))
-    whole = len(y)//size*size
-    blocks, absent = y[:whole].reshape(-1, size), np.isnan(y[:whole]).reshape(-1, size)
-    low, high = np.where(absent, np.inf, blocks).argmin(1), np.where(absent, -np.inf, blocks).argmax(1)
-    inner = np.sort(np.stack([low, high], 1), 1) + np.arange(0, whole, size)[:, None]
-    return np.unique(np.r_[0, inner.ravel(), whole:len(y), len(y)-1])
 
 # %% ../nbs/02_plots.ipynb #c4895d62
 _LEFT, _RIGHT, _HEAD, _FOOT = 10., 5., 10., 5. # margins of the paper, mm

@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from .core import LEADS, RecordError, StoreError, whole_file
 from .records import read_record
 from .parallel import in_order, with_bar
+from .units import checksum, to_millivolts, to_units
 
 # %% ../nbs/13_store.ipynb #1a489e6d
 def _batch(piece, rows, starts, size):
@@ -108,27 +109,6 @@ def join_stores(
 
 # %% ../nbs/13_store.ipynb #f98203a6
 STORE_VERSION = 1
-_NO_SAMPLE = np.int16(-32768)
-
-# %% ../nbs/13_store.ipynb #afb74ecd
-def to_units(
-    signal:np.ndarray, # (12, n) mV, NaN where there is no sample
-)->tuple: # (n, 12) int16, 1 unit = 1 µV; number of samples beyond ±32.767 mV, which are clipped
-    "A signal as the store keeps it."
-    exact = np.rint(np.asarray(signal, np.float32)*np.float32(1000))
-    units, gaps = np.clip(exact, -32767, 32767), np.isnan(exact)
-    clipped = np.count_nonzero(units != exact)-np.count_nonzero(gaps)  # NaN differs from itself
-    units[gaps] = _NO_SAMPLE
-    return units.T.astype('<i2', order='C'), clipped
-
-# %% ../nbs/13_store.ipynb #78f30dfd
-def to_millivolts(
-    units:np.ndarray, # (n, 12) int16, 1 unit = 1 µV
-)->np.ndarray: # (12, n) float32, mV, NaN where there is no sample
-    "A signal as everything else wants it."
-    signal = units.T*np.float32(0.001)
-    if units.size and units.min() == _NO_SAMPLE: signal[units.T == _NO_SAMPLE] = np.nan
-    return signal
 
 # %% ../nbs/13_store.ipynb #12966772
 def _read_meta(path):
@@ -202,6 +182,15 @@ def verify(self:Store)->int:
     if not bad: return len(self)
     names = ', '.join(bad[:5])+(', …' if bad[5:] else '')
     raise StoreError(f'{self.path}: {len(bad)} of {len(self)} recordings are damaged ({names}): {_MEND}')
+
+# %% ../nbs/13_store.ipynb #6fd58e3d
+def record_keys(
+    store, # any store
+    rows, # rows of its index
+)->list: # checksums of their signals
+    "What tells recordings apart, whichever store holds them."
+    if 'crc' in store.index: return store.index.crc.iloc[rows].tolist()
+    return [checksum(store.signal(i)) for i in rows]
 
 # %% ../nbs/13_store.ipynb #c4c52ff2
 def _pack(path, prepare):

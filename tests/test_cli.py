@@ -226,6 +226,43 @@ def test_odd_and_bad_recordings_are_counted_or_named(trained, tmp_path):
     assert metrics['n_records'] == 29 and metrics['n_without_class'] == 27
 
 
+_ANY_WAY_IN = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from ecg_nbdev.all import *
+from ecg_nbdev.learner import loader_predictions
+
+folder, out = map(Path, sys.argv[1:])
+model, cohort = load_pretrained(), scan(folder)
+memory = MemoryStore((read_record(p) for p in cohort.table.path), prepare=model.preparation)
+store = build_store(cohort.table, out/'store', model.preparation, progress=False)
+preds = [model.predictions(data) for data in (cohort, store, memory)]
+windows = WindowDataset(memory, range(len(memory)), memory.index.n_samples, 1000)
+preds.append(loader_predictions(preds[0].prob, windows, model.classes, 'test'))
+print(*[(p.role == 'train').sum() for p in preds], len(memory), len({tuple(p.key) for p in preds}))
+for p in preds:
+    try: apply_thresholds(replace(p, role='test'), model.thresholds)
+    except CohortError as e: print(e)
+first, second, *_ = cohort.table.path
+print(*model.predict([read_record(first), second, folder]).record)
+"""
+
+
+@needs_data
+def test_the_shipped_model_knows_what_it_has_seen_whichever_way_it_comes(tmp_path):
+    "Files, a store, memory, a loader: recordings it was tuned on never count as test, and its thresholds refuse them."
+    folder = Path(ECG_DATA)/'cpsc2018'
+    done = subprocess.run([sys.executable, '-c', _ANY_WAY_IN, folder, tmp_path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    counts, *refused, names = done.stdout.splitlines()
+    *seen, held, ways = map(int, counts.split())
+    assert seen == [held, held, held, 0] and held > 100 and ways == 1 # the loader is told what the role is
+    assert len(refused) == 4 and all(f'{held} of {held} test recordings' in line for line in refused)
+    first, second, *rest = names.split() # a record, a path and a folder in one list
+    assert {first, second} < set(rest) and len(rest) >= held
+
+
 def test_training_goes_on_from_the_shipped_model(tmp_path):
     "What README and --help offer: any labelled folder, a process of its own, the model that ships."
     run('ecg-synth', tmp_path/'data', '--n', 40, '--seed', 5)

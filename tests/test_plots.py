@@ -18,8 +18,8 @@ from ecg_nbdev.charts import (
     plot_co_occurrence, plot_confusion, plot_curves, plot_history, plot_label_sets, plot_lengths, plot_reliability,
     reliability_bins, reliability_error, reliability_table)
 from ecg_nbdev.core import CLASSES, LEADS, Record
-from ecg_nbdev.figures import CLASS_COLORS, COLORS, palette_png, save_figure, style
-from ecg_nbdev.plots import LAYOUTS, PAPERS, fold_rows, lay_out, min_max, plot_batch, plot_ecg
+from ecg_nbdev.figures import CLASS_COLORS, COLORS, min_max, palette_png, save_figure, style
+from ecg_nbdev.plots import LAYOUTS, PAPERS, fold_rows, lay_out, plot_batch, plot_ecg
 
 ECG_DATA = os.environ.get('ECG_DATA')
 

@@ -17,7 +17,8 @@ from ecg_nbdev.cohort import scan
 from ecg_nbdev.core import Record, RecordError, StoreError
 from ecg_nbdev.records import read_record, resample, write_record
 from ecg_nbdev.signal import Preparation
-from ecg_nbdev.store import MemoryStore, Store, _fingerprint, build_store, join_stores, to_millivolts, to_units
+from ecg_nbdev.store import MemoryStore, Store, _fingerprint, build_store, join_stores
+from ecg_nbdev.units import to_millivolts, to_units
 
 ECG_DATA = os.environ.get('ECG_DATA')
 real = pytest.mark.skipif(not ECG_DATA, reason='ECG_DATA does not name the folder of real recordings')

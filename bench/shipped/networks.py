@@ -16,6 +16,7 @@ from ecg_nbdev.learner import predict_records, training_history
 from ecg_nbdev.models import Ensemble, create_model
 from ecg_nbdev.predictions import Predictions
 from ecg_nbdev.pretrain import finetune, mix_weights, pretrain_model
+from ecg_nbdev.store import record_keys
 from real import by_patient, whole_names
 
 RUNS = Path('runs/pretrained')
@@ -110,4 +111,4 @@ def predict(networks, system, count=None, seeds=SEEDS, store=None):
         prob[rows] = predict_records(model, WindowDL(windows, bs=128), HOW)
     about = {'system': system, 'real': count or 'all', 'seeds': list(seeds), 'folds': FOLDS}
     return Predictions(whole_names(index), prob, multi_hot(index.labels), 'test', first=first_labels(index.labels),
-                       fold=networks.folds, provenance=about)
+                       fold=networks.folds, provenance=about, key=record_keys(store, range(len(store))))

@@ -26,7 +26,7 @@ def write_table(frame, name):
 
 def choosing(preds):
     "Predictions that may choose thresholds and calibration."
-    return Predictions(preds.ids, preds.prob, preds.truth, 'valid')
+    return replace(preds, role='valid', answer=None)
 
 def nested(preds, calibrate=False):
     "Answers whose thresholds (and calibration) were chosen on the other folds."

@@ -1,6 +1,4 @@
 """The model folder: three networks tuned on every real recording, thresholds and calibration from cross-validation."""
-from zlib import crc32
-
 import numpy as np
 
 from ecg_nbdev.bundle import Predictor, save_bundle
@@ -10,7 +8,7 @@ from ecg_nbdev.evaluation import evaluate
 from ecg_nbdev.models import Ensemble
 from ecg_nbdev.pretrain import finetune, mix_weights
 from ecg_nbdev.signal import Preparation
-from ecg_nbdev.store import to_units
+from ecg_nbdev.store import record_keys
 from ecg_nbdev.thresholds import fit_thresholds
 from .card import card
 from .networks import FOLDS, HOW, RUNS, SEEDS, kept, predict
@@ -33,7 +31,7 @@ def about(store, scored):
         'data': 'simulated recordings, then '+', '.join(f'{n} of {source}' for source, n in counts.items()),
         'scored_on': f'{len(scored)} real recordings by {FOLDS}-fold cross-validation of the same recipe; '
                      'calibration and thresholds of each fold from the other folds',
-        'seen': [crc32(to_units(store.signal(i))[0].tobytes()) for i in range(len(store))],
+        'seen': record_keys(store, range(len(store))),
         'per_class': found['per_class'], 'metrics': {k: v for k, v in found.items() if isinstance(v, float)}}
 
 def ship(networks, folder):
