@@ -86,6 +86,7 @@ class Record:
     age:float = float('nan') # years, NaN where unknown
     sex:str = '' # 'F', 'M' or '' where unknown
     patient:str = '' # the patient's name, the record's where unknown
+    unknown:tuple = () # class names of which the labels say neither yes nor no
     path:Path|None = field(default=None, repr=False) # the file it came from
 
     def __post_init__(self):
@@ -93,7 +94,8 @@ class Record:
         if signal.ndim != 2 or signal.shape[0] != len(LEADS):
             raise RecordError(name, f'its signal has shape {signal.shape}, not (12, samples): give one row a lead')
         if not self.fs > 0: raise RecordError(name, f'its sampling rate is {self.fs} Hz: give a rate above zero')
-        fixed = {'signal': signal, 'labels': tuple(self.labels), 'patient': self.patient or self.id}
+        fixed = {'signal': signal, 'labels': tuple(self.labels), 'unknown': tuple(self.unknown),
+                 'patient': self.patient or self.id}
         for field_name, value in fixed.items(): object.__setattr__(self, field_name, value) # the class is frozen
 
     def __repr__(self):

@@ -27,18 +27,21 @@ def _as_arrays(p):
     role = np.full(n, p.role) if isinstance(p.role, str) else np.asarray(p.role).astype(str)
     first = np.where(truth.any(1), truth.argmax(1), -1) if p.first is None else np.asarray(p.first)
     fold = np.zeros(n, int) if p.fold is None else np.asarray(p.fold)
+    known = np.ones(truth.shape, bool) if p.known is None else np.asarray(p.known, dtype=bool)
     key = [f'{p.provenance.get("data", "")}/{i}' for i in ids] if p.key is None else p.key
     return dict(ids=ids, prob=np.asarray(p.prob, dtype=np.float64), truth=truth, role=role, classes=tuple(p.classes),
-                first=first, fold=fold, key=np.asarray(key).astype(str))
+                first=first, fold=fold, key=np.asarray(key).astype(str), known=known)
 
 # %% ../nbs/49_predictions.ipynb #3c469bdc
 def _check(p):
     "Raises ECGError for predictions whose parts do not fit together."
     n, shape = len(p.ids), (len(p.ids), len(p.classes))
-    for name in ('prob', 'truth', 'answer'):
+    for name in ('prob', 'truth', 'answer', 'known'):
         value = getattr(p, name)
         if value is None or value.shape == shape: continue
         raise ECGError(f'{name} has shape {value.shape}: {n} recordings and {shape[1]} classes need {shape}')
+    if (p.truth & ~p.known).any():
+        raise ECGError('a label is there and unknown at once: set truth to False where known is False')
     if len(set(p.ids)) < n:
         raise ECGError('a recording stands in the predictions twice: combine its predictions first')
     unknown = set(p.role)-set(_ROLES)
@@ -58,6 +61,7 @@ class Predictions:
     fold:np.ndarray|None=None # (n,) number of the fold whose model said this
     provenance:dict=field(default_factory=dict) # data, model, seed: what a reader needs to repeat it
     key:np.ndarray|None=None # (n,) tells recordings apart, such as a checksum; data set and id where not given
+    known:np.ndarray|None=None # (n, K) bool, where the truth is known; everywhere where not given
 
     def __post_init__(self):
         for name, value in _as_arrays(self).items(): object.__setattr__(self, name, value)
@@ -67,7 +71,7 @@ class Predictions:
 
     def take(self, rows)->'Predictions':
         "Some of the recordings: `rows` is a mask (n,) or their numbers."
-        columns = ('ids', 'prob', 'truth', 'role', 'first', 'answer', 'fold', 'key')
+        columns = ('ids', 'prob', 'truth', 'role', 'first', 'answer', 'fold', 'key', 'known')
         given = {name: getattr(self, name) for name in columns if getattr(self, name) is not None}
         return replace(self, **{name: value[rows] for name, value in given.items()})
 
@@ -102,7 +106,7 @@ def save_predictions(
     "Write predictions with their roles and provenance."
     import pyarrow as pa, pyarrow.parquet as pq
     columns = {'id': preds.ids, 'key': preds.key, 'role': preds.role, 'fold': preds.fold, 'first': preds.first}
-    for name in ('prob', 'truth', 'answer'):
+    for name in ('prob', 'truth', 'known', 'answer'):
         value = getattr(preds, name)
         if value is not None: columns |= {f'{name} {c}': value[:, k] for k, c in enumerate(preds.classes)}
     about = json.dumps({'classes': list(preds.classes), 'provenance': preds.provenance})
@@ -130,7 +134,7 @@ def load_predictions(
     def block(name): return t[[f'{name} {c}' for c in classes]].to_numpy()
     answer = block('answer') if f'answer {classes[0]}' in t else None
     return Predictions(t['id'], block('prob'), block('truth'), t['role'], tuple(classes), t['first'].to_numpy(), answer,
-                       t['fold'].to_numpy(), about['provenance'], t.get('key'))
+                       t['fold'].to_numpy(), about['provenance'], t.get('key'), block('known'))
 
 # %% ../nbs/49_predictions.ipynb #322e56d5
 def join_predictions(
@@ -138,7 +142,7 @@ def join_predictions(
     **fields, # `fold`, `provenance` of the whole
 )->Predictions:
     "Predictions one below the other; raises ECGError where a recording comes twice."
-    names = ['ids', 'prob', 'truth', 'role', 'first', 'key']
+    names = ['ids', 'prob', 'truth', 'role', 'first', 'key', 'known']
     if parts[0].answer is not None: names.append('answer')
     columns = {name: np.concatenate([getattr(p, name) for p in parts]) for name in names}
     return Predictions(**columns, classes=parts[0].classes, **fields)
