@@ -1,4 +1,4 @@
-"""The labelled real recordings that the measurements share: six data sets under `ECG_DATA`, as one store in memory."""
+"""The real recordings that the measurements share: the data sets under `ECG_DATA`, as one store in memory."""
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -6,12 +6,13 @@ from pathlib import Path
 import pandas as pd
 
 from ecg_nbdev.cohort import scan
+from ecg_nbdev.labels import label_states, split_labels
 from ecg_nbdev.records import read_record
 from ecg_nbdev.signal import Preparation
 from ecg_nbdev.store import MemoryStore
 
-# Folders of `ECG_DATA` with recordings that are labelled with some of the nine classes.
-SOURCES = ('cpsc2018', 'georgia', 'chapman-ningbo', 'ptbxl', 'cpsc-extra', 'ptb')
+# Folders of `ECG_DATA` with recordings whose labels speak of the nine classes.
+SOURCES = ('cpsc2018', 'georgia', 'chapman-ningbo', 'ptbxl', 'ptbxl-own', 'cpsc-extra', 'ptb')
 
 
 def data_folder(given=None):
@@ -21,12 +22,12 @@ def data_folder(given=None):
     raise SystemExit(f'{folder or "ECG_DATA"}: no such folder of real recordings: name it with ECG_DATA=FOLDER')
 
 
-def labelled(root, name):
-    "The labelled recordings of one data set, those left out that another data set has too."
+def known(root, name):
+    "The recordings of one data set whose labels say something of the nine classes; of twins the first."
     cohort = scan(Path(root)/name)
     twins = cohort.duplicates[cohort.duplicates.case == 'twin'].id
-    table = cohort.table[(cohort.table.labels != '') & ~cohort.table.id.isin(twins)]
-    return table.assign(source=name)
+    told = label_states(cohort.table)[1].any(1)
+    return cohort.table[told & ~cohort.table.id.isin(twins)].assign(source=name)
 
 
 def real_store(
@@ -34,10 +35,10 @@ def real_store(
     sources=SOURCES, # folders in it
     prepare=Preparation(), # filter and sampling rate
 )->MemoryStore: # `index` with the column `source`
-    "All labelled recordings of some data sets."
-    table = pd.concat([labelled(root, name) for name in sources], ignore_index=True)
-    records = (replace(read_record(row.path), labels=tuple(row.labels.split(';')), patient=row.patient)
-               for row in table.itertuples())
+    "All recordings of some data sets whose labels say something."
+    table = pd.concat([known(root, name) for name in sources], ignore_index=True)
+    records = (replace(read_record(row.path), labels=split_labels(row.labels), unknown=split_labels(row.unknown),
+                       patient=row.patient) for row in table.itertuples())
     store = MemoryStore(records, prepare.fs, prepare)
     store.index['source'] = table.source.to_numpy()
     return store

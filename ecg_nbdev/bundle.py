@@ -22,7 +22,7 @@ from .calibration import Calibration
 from .cohort import Cohort, find_records
 from .core import CLASSES, LEADS, BundleError, CohortError, Record, RecordError, whole_file
 from .decoding import operating_point
-from .labels import LabelSets, first_labels, multi_hot
+from .labels import LabelSets, first_labels, label_states
 from .models import create_model
 from .parallel import with_bar
 from .predictions import Predictions
@@ -197,9 +197,9 @@ def predictions(self:Predictor,
     role = np.where(np.isin(keys, self.about.get('seen', ())), 'train', role)
     answer = self.decode(outputs) if self.label_sets or self.thresholds else None
     about = {**(provenance or {}), **({'skipped': signals.failed} if signals.failed else {})}
-    truth, first = multi_hot(table['labels'], self.classes), first_labels(table['labels'], self.classes)
+    (truth, known), first = label_states(table, self.classes), first_labels(table['labels'], self.classes)
     return Predictions(table['id'], self.class_prob(outputs), truth, role, self.classes, first, answer,
-                       provenance=about, key=keys)
+                       provenance=about, key=keys, known=known)
 
 # %% ../nbs/80_bundle.ipynb #04dba4a6
 def _markdown_table(frame):

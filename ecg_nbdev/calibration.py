@@ -152,7 +152,7 @@ def fit_calibration(
     if not len(valid):
         raise ECGError('these predictions hold no validation recordings: '
                        'a calibration is fitted on the role "valid" and on nothing else')
-    pairs = list(zip(valid.truth.T, valid.prob.T))
+    pairs = valid.columns()
     if method == 'choose': fitted = [choose_curve(t, p, seed=seed) for t, p in pairs]
     else: fitted = [(fit_curve(t, p, method), {}) for t, p in pairs]
     curves, losses = zip(*fitted)

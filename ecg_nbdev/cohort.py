@@ -18,9 +18,10 @@ import os
 import numpy as np
 import pandas as pd
 from .core import CLASSES, LEADS, CohortError, RecordError, whole_file
-from .records import READERS, check_signal, decode_dx, dx_items, read_header, read_record
+from .records import READERS, check_signal, read_header, read_record
 from .parallel import in_order, with_bar
-from .labels import code_map, multi_hot, read_reference, split_labels
+from .rules import dx_items, label_rules
+from .labels import multi_hot, read_ptbxl, read_reference, split_labels
 
 # %% ../nbs/12_cohort.ipynb #2bfc76b3
 def _is_recording(name, headers):
@@ -46,13 +47,18 @@ def find_records(
     return found
 
 # %% ../nbs/12_cohort.ipynb #a2539ad6
+def _told_by(folder):
+    "Name of a recording → what a folder's label table says of it; None where there is no table."
+    if (table := folder/'ptbxl_database.csv').is_file(): return read_ptbxl(table)
+    if not (table := folder/'REFERENCE.csv').is_file(): return None
+    return {name: dict(dx=','.join(labels)) for name, labels in read_reference(table).items()}
+
 def _references(root, places):
     "Folder -> the label table that holds there: its own, or the nearest above it up to the scanned folder's parent."
     own, tables = {}, {}
     for place in places:
         for above in [place, *place.parents]:
-            table = above/'REFERENCE.csv'
-            if above not in own: own[above] = read_reference(table) if table.is_file() else None
+            if above not in own: own[above] = _told_by(above)
             if own[above] is not None or above == root.parent: break
         tables[place] = own[above] or {}
     return tables
@@ -94,14 +100,15 @@ def _describe(path):
     except RecordError as e: return e
 
 # %% ../nbs/12_cohort.ipynb #47e8d1eb
-def _table_row(row, path, root, reference, codes):
-    "All that the table says of one recording."
-    items = dx_items(row['dx'])
-    labels = [name for name in reference.get(row['id'], decode_dx(row['dx'], codes)) if name in codes.values()]
+def _table_row(row, path, root, reference, rules):
+    "All that the table says of one recording; what the label table says replaces what the file says."
+    row = row | reference.get(row['id'], {})
+    labels, unknown = rules.decode(row['dx'])
     below = path.relative_to(root).parts[:-1]
     source = below[0] if below else root.name
-    return dict(row, path=str(path), patient=row['patient'] or row['id'], labels=';'.join(labels), source=source,
-        other=len(set(items)-set(codes)))
+    other = sum(not rules.decode(item)[0] for item in set(dx_items(row['dx'])))
+    return dict(row, path=str(path), patient=row['patient'] or row['id'], labels=';'.join(labels),
+                unknown=';'.join(unknown), source=source, other=other)
 
 # %% ../nbs/12_cohort.ipynb #7ec9baa6
 def _groups(rows, key):
@@ -166,7 +173,7 @@ def _join_twins(rows):
     return found
 
 # %% ../nbs/12_cohort.ipynb #743a0948
-COLUMNS = ['id', 'patient', 'path', 'fs', 'n_samples', 'age', 'sex', 'labels', 'source', 'dx', 'other']
+COLUMNS = ['id', 'patient', 'path', 'fs', 'n_samples', 'age', 'sex', 'labels', 'unknown', 'source', 'dx', 'other']
 
 # %% ../nbs/12_cohort.ipynb #7f5bfc26
 def _count(table, classes):
@@ -175,7 +182,7 @@ def _count(table, classes):
     counts = {name: int(labels.map(lambda names: name in names).sum()) for name in classes}
     return {'records': len(table), 'patients': table.patient.nunique(), 'hours': round(seconds.sum()/3600, 2),
         'shortest, s': seconds.min(), 'median, s': seconds.median(), 'longest, s': seconds.max(),
-        **counts, 'no label': int((table.labels == '').sum())}
+        **counts, 'no label': int((table.labels == '').sum()), 'some unknown': int((table.unknown != '').sum())}
 
 # %% ../nbs/12_cohort.ipynb #2c369ab9
 @dataclass(repr=False)
@@ -220,13 +227,19 @@ def _describe_all(paths, progress):
     return zip(chain(map(_describe, headers), described), headers+others)
 
 # %% ../nbs/12_cohort.ipynb #b2afa774
-def _usable_rows(paths, root, references, codes, failed, progress):
+def _usable_rows(paths, root, references, rules, failed, progress):
     "A row for every recording that can be used; `failed` is called with the error of the others."
     rows = []
     for found, path in _describe_all(paths, progress):
         if isinstance(found, RecordError): failed(found)
-        else: rows.append(_table_row(found, path, root, references[path.parent], codes))
+        else: rows.append(_table_row(found, path, root, references[path.parent], rules))
     return rows
+
+# %% ../nbs/12_cohort.ipynb #7f331f9f
+def _unread(references, names):
+    "How many rows of the label tables have no recording among `names`; a row may be known by several names."
+    told = {id(of_row): of_row for table in references for of_row in table.values()}
+    return len(told)-len({id(table[name]) for table in references for name in names if name in table})
 
 # %% ../nbs/12_cohort.ipynb #af9690d2
 def scan(
@@ -243,17 +256,17 @@ def scan(
     def failed(error):
         if on_error == 'raise': raise error
         skipped.append(dict(path=str(error.path), reason=error.reason))
-    paths, codes = [Path(os.path.abspath(path)) for path in find_records(folder)], code_map(classes)
+    paths, rules = [Path(os.path.abspath(path)) for path in find_records(folder)], label_rules(classes)
     references = _references(root, {path.parent for path in paths})
-    rows = _usable_rows(paths, root, references, codes, failed, progress)
-    unread = len({name for table in references.values() for name in table}-{row['id'] for row in rows})
+    rows = _usable_rows(paths, root, references, rules, failed, progress)
+    unread = _unread(references.values(), {row['id'] for row in rows})
     rows, found = _settle_names(_add_digests(rows, failed), root)
     found += _join_twins(rows)
     if not rows:
         raise CohortError(f"{folder}: none of its {len(paths)} recordings can be used, "
                           f"the first one is {skipped[0]['path']}: {skipped[0]['reason']}")
     return Cohort(root, pd.DataFrame(rows, columns=COLUMNS), pd.DataFrame(skipped, columns=['path', 'reason']),
-        pd.DataFrame(found, columns=['id', 'path', 'same_as', 'case']), tuple(dict.fromkeys(codes.values())), unread)
+        pd.DataFrame(found, columns=['id', 'path', 'same_as', 'case']), rules.classes, unread)
 
 # %% ../nbs/12_cohort.ipynb #a6daf61b
 def _deal(table, shares, seed):

@@ -13,7 +13,7 @@ import torch
 from fastai.basics import DataLoaders, TfmdDL
 from fastcore.basics import chunked
 from .core import CLASSES, CohortError
-from .labels import LabelSets, multi_hot
+from .labels import LabelSets, label_states, multi_hot
 from .windows import WindowPlan
 
 # %% ../nbs/30_data.ipynb #65f89bb8
@@ -99,14 +99,15 @@ class WindowDL(TfmdDL):
 
 # %% ../nbs/30_data.ipynb #f0ac6e62
 def make_targets(
-    labels, # label strings or tuples, one a recording
+    table, # a row per recording: labels, and unknown where not all is known
     approach:str='thresholds', # 'thresholds' or 'powerset'
     classes:tuple=CLASSES, # the model's classes
     label_sets:LabelSets|None=None, # the sets of the powerset, fitted on the training recordings
-)->np.ndarray: # (records, classes) float32, or (records,) int64 with −1 for a set not seen in training
+)->np.ndarray: # (records, classes) float32, NaN where unknown; or (records,) int64, −1 for a set that is not known
     "What a model of either approach is trained to answer."
-    Y = multi_hot(labels, classes)
-    return Y.astype(np.float32) if approach == 'thresholds' else label_sets.encode(Y).astype(np.int64)
+    truth, known = label_states(table, classes)
+    if approach == 'thresholds': return np.where(known, truth, np.nan).astype(np.float32)
+    return np.where(known.all(1), label_sets.encode(truth), -1)
 
 # %% ../nbs/30_data.ipynb #5175a28f
 def window_dls(
@@ -126,6 +127,14 @@ def window_dls(
     dls.approach = 'powerset' if label_sets else 'thresholds'
     return dls
 
+# %% ../nbs/30_data.ipynb #040a9c88
+def _rows_of(part, split, truth, useful, classes):
+    "Numbers of the useful recordings of a part; CohortError where none of them has one of the classes."
+    here = (np.asarray(split) == part) & useful
+    if truth[here].any(): return np.flatnonzero(here)
+    raise CohortError(f'no recording with one of the classes {", ".join(classes)} is in the {part} part: '
+                      'give more recordings or another split')
+
 # %% ../nbs/30_data.ipynb #f9571fea
 def ecg_dls(
     store, # `Store` or `MemoryStore`
@@ -138,20 +147,16 @@ def ecg_dls(
     jitter:float=0., # seconds by which training windows move at random
     seed:int=0, # of the order of windows and their jitter
 )->DataLoaders: # with `.train`, `.valid`, `.label_sets`
-    """DataLoaders of the windows of a cohort; recordings without any of `classes` take no part.
+    """DataLoaders of the windows of a cohort.
 
-    Raises CohortError where a part is empty."""
-    split, labels, size = np.asarray(split), store.index.labels, round(seconds*store.fs)
-    named = multi_hot(labels, classes).any(axis=1)
-    rows = {part: np.flatnonzero((split == part) & named) for part in ('train', 'valid')}
-    for part, r in rows.items():
-        if len(r): continue
-        raise CohortError(f'no recording with one of the classes {", ".join(classes)} is in the {part} part: '
-                          'give more recordings or another split')
-    sets = None
-    if approach == 'powerset': sets = LabelSets(classes=classes).fit(multi_hot(labels.iloc[rows['train']], classes))
-    step = None if stride is None else round(stride*store.fs)
+    Recordings of which nothing is known take no part, nor those without any of `classes` in a powerset.
+    Raises CohortError where no recording of a part has one of the classes."""
+    truth, known = label_states(store.index, classes)
+    useful = truth.any(1) if approach == 'powerset' else known.any(1)
+    rows = {part: _rows_of(part, split, truth, useful, classes) for part in ('train', 'valid')}
+    sets = LabelSets(classes=classes).fit(truth[rows['train']]) if approach == 'powerset' else None
+    size, step = round(seconds*store.fs), None if stride is None else round(stride*store.fs)
     def dataset(part, **kw):
-        targets = make_targets(labels.iloc[rows[part]], approach, classes, sets)
+        targets = make_targets(store.index.iloc[rows[part]], approach, classes, sets)
         return WindowDataset(store, rows[part], targets, size, step, **kw)
     return window_dls(dataset('train', jitter=round(jitter*store.fs)), dataset('valid'), bs, seed, classes, sets)

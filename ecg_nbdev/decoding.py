@@ -106,8 +106,10 @@ def fit_decoder(
     utility:str='f1', # a name of `UTILITIES`
     trusts=(.25, .35, .5, .7, 1., 1.4), # to choose from
 )->SetDecoder:
-    "Choose a set decoder on validation recordings; raises ECGError where there are none."
-    labelled = preds.take(preds.truth.any(1))
+    """Choose a set decoder on validation recordings; raises ECGError where there are none.
+
+    Recordings with an unknown label are left out: their set is not known."""
+    labelled = preds.take(preds.truth.any(1) & preds.known.all(1))
     known, valid = labelled.take(labelled.role != 'test'), labelled.of('valid')
     if not len(valid):
         raise ECGError('these predictions hold no labelled validation recordings: '

@@ -21,7 +21,7 @@ from fastai.callback.tracker import TrackerCallback
 from .augment import Augment
 from .core import whole_file
 from .data import WindowDataset
-from .labels import first_labels, multi_hot
+from .labels import first_labels, label_states
 from .losses import create_loss
 from .metrics import UndefinedScore, macro_auroc
 from .models import create_model
@@ -62,12 +62,12 @@ def predict_records(
     return stitch(class_prob(predict_windows(model, dl), label_sets), dl.dataset.plan.record, how)
 
 # %% ../nbs/51_learner.ipynb #2388986a
-def record_truth(
+def record_states(
     data:WindowDataset, # the data set of a loader
     classes:tuple, # the model's classes
-)->np.ndarray: # (records, classes) bool
-    "What the recordings of a loader carry."
-    return multi_hot(data.store.index.labels.iloc[data.rows], classes)
+)->tuple: # truth (records, classes) bool, known (records, classes) bool
+    "What the recordings of a loader are labelled with, and of which classes their labels speak."
+    return label_states(data.store.index.iloc[data.rows], classes)
 
 # %% ../nbs/51_learner.ipynb #d3011cfc
 def loader_predictions(
@@ -76,10 +76,10 @@ def loader_predictions(
     classes:tuple, # the model's classes
     role:str='valid', # 'train', 'valid' or 'test'
 )->Predictions: # without answers
-    "What was said of the recordings of a loader, with what they carry."
-    index = data.store.index.iloc[data.rows]
-    return Predictions(index['id'], prob, record_truth(data, classes), role, classes,
-                       first_labels(index.labels, classes), key=record_keys(data.store, data.rows))
+    "What was said of the recordings of a loader, with their labels."
+    index, (truth, known) = data.store.index.iloc[data.rows], record_states(data, classes)
+    return Predictions(index['id'], prob, truth, role, classes, first_labels(index.labels, classes),
+                       key=record_keys(data.store, data.rows), known=known)
 
 # %% ../nbs/51_learner.ipynb #a21a4737
 def seed_everything(
@@ -92,7 +92,7 @@ def seed_everything(
 class RecordMetric(Metric):
     "A metric over recordings: windows are stitched before `func(truth, prob)` is asked."
     def __init__(self,
-        func=macro_auroc, # (truth (records, classes) bool, prob (records, classes)) → number
+        func=macro_auroc, # (truth (records, classes) bool, prob (records, classes), known= where not all is) → number
         name:str|None=None, # what the table calls it; the function's name where not given
         how:str|tuple='mean', # how windows are stitched
     ):
@@ -109,8 +109,9 @@ class RecordMetric(Metric):
         prob = class_prob(torch.cat(self.logits), self.dls.label_sets)
         with warnings.catch_warnings():  # once an epoch would be too often; the final scores say it
             warnings.simplefilter('ignore', UndefinedScore)
-            truth = record_truth(self.data, self.dls.classes)
-            return float(self.func(truth, stitch(prob, self.data.plan.record, self.how)))
+            truth, known = record_states(self.data, self.dls.classes)
+            said, not_all = stitch(prob, self.data.plan.record, self.how), {} if known.all() else {'known': known}
+            return float(self.func(truth, said, **not_all))
 
     @property
     def name(self): return self._name

@@ -20,6 +20,12 @@ def smoothed(
     "Targets moved towards ½ (Szegedy et al. 2016, §7, for two outcomes)."
     return target*(1-smoothing)+smoothing/2
 
+# %% ../nbs/41_losses.ipynb #b3e5a97c
+def _mean_of_known(loss, target):
+    "Mean of a loss (windows, classes) over the targets that are known."
+    known = ~target.isnan()
+    return torch.where(known, loss, 0).sum()/known.sum().clamp(min=1)
+
 # %% ../nbs/41_losses.ipynb #a6b98763
 class BCE(nn.Module):
     "Binary cross-entropy a class."
@@ -34,21 +40,23 @@ class BCE(nn.Module):
 
     def forward(self,
         logits:torch.Tensor, # (windows, classes)
-        target:torch.Tensor, # (windows, classes) 0 to 1
+        target:torch.Tensor, # (windows, classes) 0 to 1, NaN where unknown
     )->torch.Tensor: # the mean loss
-        target = smoothed(target.float(), self.smoothing)
-        return F.binary_cross_entropy_with_logits(logits, target, pos_weight=self.weight)
+        aim = smoothed(target.float().nan_to_num(), self.smoothing)
+        loss = F.binary_cross_entropy_with_logits(logits, aim, pos_weight=self.weight, reduction='none')
+        return _mean_of_known(loss, target)
 
 # %% ../nbs/41_losses.ipynb #112b07e8
 def positive_weight(
-    targets, # (recordings, classes) multi-hot
+    targets, # (recordings, classes) multi-hot, NaN where unknown
     power:float=.5, # 1 balances positives and negatives in full, 0 not at all
     cap:float=20., # largest weight
 )->torch.Tensor: # (classes,) float32
     "Weight of each class's positives, (negatives/positives)^power."
     targets = torch.as_tensor(targets, dtype=torch.float32)
-    positive = targets.sum(0).clamp(min=1)
-    return ((len(targets)-positive).clamp(min=1)/positive).pow(power).clamp(max=cap)
+    positive = targets.nansum(0).clamp(min=1)
+    negative = (~targets.isnan()).sum(0)-positive
+    return (negative.clamp(min=1)/positive).pow(power).clamp(max=cap)
 
 # %% ../nbs/41_losses.ipynb #ac108692
 class Focal(nn.Module):
@@ -63,14 +71,14 @@ class Focal(nn.Module):
 
     def forward(self,
         logits:torch.Tensor, # (windows, classes)
-        target:torch.Tensor, # (windows, classes) 0 to 1
+        target:torch.Tensor, # (windows, classes) 0 to 1, NaN where unknown
     )->torch.Tensor: # the mean loss
-        target = smoothed(target.float(), self.smoothing)
+        aim = smoothed(target.float().nan_to_num(), self.smoothing)
         p = torch.sigmoid(logits)
-        surprise = (p*(1-target)+(1-p)*target)**self.gamma
-        loss = F.binary_cross_entropy_with_logits(logits, target, reduction='none')*surprise
-        if self.alpha is not None: loss = loss*(self.alpha*target+(1-self.alpha)*(1-target))
-        return loss.mean()
+        surprise = (p*(1-aim)+(1-p)*aim)**self.gamma
+        loss = F.binary_cross_entropy_with_logits(logits, aim, reduction='none')*surprise
+        if self.alpha is not None: loss = loss*(self.alpha*aim+(1-self.alpha)*(1-aim))
+        return _mean_of_known(loss, target)
 
 # %% ../nbs/41_losses.ipynb #7e42d6fb
 class Asymmetric(nn.Module):
@@ -86,14 +94,14 @@ class Asymmetric(nn.Module):
 
     def forward(self,
         logits:torch.Tensor, # (windows, classes)
-        target:torch.Tensor, # (windows, classes) 0 to 1
+        target:torch.Tensor, # (windows, classes) 0 to 1, NaN where unknown
     )->torch.Tensor: # the mean loss
-        target = smoothed(target.float(), self.smoothing)
+        aim = smoothed(target.float().nan_to_num(), self.smoothing)
         p = torch.sigmoid(logits)
         shifted = (p-self.margin).clamp(min=0)
-        positive = target*F.logsigmoid(logits)*(1-p)**self.gamma_pos
-        negative = (1-target)*torch.log1p(-shifted.clamp(max=1-1e-6))*shifted**self.gamma_neg
-        return -(positive+negative).mean()
+        positive = aim*F.logsigmoid(logits)*(1-p)**self.gamma_pos
+        negative = (1-aim)*torch.log1p(-shifted.clamp(max=1-1e-6))*shifted**self.gamma_neg
+        return _mean_of_known(-(positive+negative), target)
 
 # %% ../nbs/41_losses.ipynb #a7783f58
 class PowersetCE(nn.Module):
@@ -124,7 +132,7 @@ class DeepSupervision(nn.Module):
 
     def forward(self,
         output, # (windows, classes) logits, or these with (windows, 12, classes) logits of each lead
-        target:torch.Tensor, # (windows, classes) 0 to 1
+        target:torch.Tensor, # (windows, classes) 0 to 1, NaN where unknown
     )->torch.Tensor: # the mean loss
         if torch.is_tensor(output): return self.loss(output, target)
         logits, lead_logits = output

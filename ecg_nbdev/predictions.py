@@ -79,6 +79,10 @@ class Predictions:
         "The recordings of one `role`: 'train', 'valid' or 'test'."
         return self.take(self.role == role)
 
+    def columns(self)->list:
+        "For each class its truth (m,) and probability (m,) of the recordings where the truth is known."
+        return [(t[k], p[k]) for t, p, k in zip(self.truth.T, self.prob.T, self.known.T)]
+
     @property
     def marks(self)->list:
         """The keys as twelve hexadecimal digits each.

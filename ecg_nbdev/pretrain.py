@@ -49,7 +49,7 @@ class FreshRecordings(Callback):
         data = self.dls.train.dataset
         if self.epoch:
             data.store = self.coming.result()
-            data.targets = torch.as_tensor(make_targets(data.store.index.labels))
+            data.targets = torch.as_tensor(make_targets(data.store.index))
         if self.epoch+1 < self.n_epoch: self.coming = self.maker.submit(self.make, self.epoch+1)
 
     def after_fit(self): self.maker.shutdown(cancel_futures=True)
@@ -59,7 +59,7 @@ RECIPE = {'scale': {}, 'noise': {'mv': .02}, 'drop_leads': {'share': .3}} # see 
 
 def _windows(store, rows, seconds, jitter=0.):
     "The windows of some recordings with nine yes-or-no targets."
-    targets = make_targets(store.index.labels.iloc[rows])
+    targets = make_targets(store.index.iloc[rows])
     return WindowDataset(store, rows, targets, round(seconds*store.fs), jitter=round(jitter*store.fs))
 
 # %% ../nbs/52_pretrain.ipynb #f5721acc

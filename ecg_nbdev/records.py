@@ -15,30 +15,8 @@ import re, shutil, struct, tempfile
 import numpy as np
 from . import plots # gives every record that was read its method `plot` and its picture
 from .core import CLASSES, LEADS, SNOMED, Record, RecordError, lead_name, whole_file
+from .rules import label_rules
 from .headers import MILLIVOLTS, check_signal, parse_age, parse_sex, read_header, refuse_pointer, signal_files
-
-# %% ../nbs/10_records.ipynb #3face483
-CODES = { # lower-case code or spelling -> class name
-    **{name.lower(): name for name in CLASSES}, **{str(code): name for name, code in SNOMED.items()},
-    '733534002': 'LBBB', '713427006': 'RBBB', '63593006': 'PAC', '427172004': 'PVC', '17338001': 'PVC',
-    'nsr': 'Normal', 'snr': 'Normal', 'iavb': 'I-AVB', 'clbbb': 'LBBB', 'crbbb': 'RBBB',
-    'svpb': 'PAC', 'veb': 'PVC', 'vpb': 'PVC'}
-
-# %% ../nbs/10_records.ipynb #7f9b9f3f
-def dx_items(
-    text:str, # what stands behind `#Dx:`
-)->list: # the codes or names in it, in lower case
-    "The single diagnoses of a Dx line."
-    parts = (part.strip().lower() for part in re.split('[,;]', text))
-    return [part for part in parts if part]
-
-# %% ../nbs/10_records.ipynb #4ca976f4
-def decode_dx(
-    text:str, # SNOMED-CT codes or class names with commas between, such as '164889003,59118001' or 'AF,RBBB'
-    codes:dict=CODES, # lower-case code or spelling -> class name
-)->tuple: # class names in the order of the text, each once
-    "The class names that a Dx line holds; codes that mean none of the classes are left out."
-    return tuple(dict.fromkeys(codes[item] for item in dx_items(text) if item in codes))
 
 # %% ../nbs/10_records.ipynb #3dd26be1
 def _to_millivolts(row, signal):
@@ -96,8 +74,8 @@ def _read_wfdb(path):
     n = check_signal(header)
     fast = header.signals and all(s.format == '16' and s.plain for s in header.signals)
     signal = _decode_int16(header, n) if fast else _decode_wfdb(header)
-    labels = decode_dx(header.dx)
-    return Record(signal, header.fs, header.path.stem, labels, header.age, header.sex, header.patient, header.path)
+    labels, unknown = label_rules().decode(header.dx)
+    return Record(signal, header.fs, header.path.stem, labels, header.age, header.sex, header.patient, unknown, header.path)
 
 # %% ../nbs/10_records.ipynb #3890009a
 def _first_or_none(values):
@@ -110,11 +88,12 @@ def _read_cpsc(path, variables):
     ecg = variables['ECG'][0, 0]
     age, sex = _first_or_none(ecg['age']), _first_or_none(ecg['sex'])
     sex = '' if sex is None else parse_sex(str(sex))
-    return Record(ecg['data'], 500, path.stem, age=parse_age(age), sex=sex, path=path)
+    return Record(ecg['data'], 500, path.stem, age=parse_age(age), sex=sex, unknown=CLASSES, path=path)
 
 def _read_feats(path, variables):
     "A signal and, perhaps, its rate."
-    return Record(variables['feats'], float(np.ravel(variables.get('curr_sample_rate', 400))[0]), path.stem, path=path)
+    fs = float(np.ravel(variables.get('curr_sample_rate', 400))[0])
+    return Record(variables['feats'], fs, path.stem, unknown=CLASSES, path=path)
 
 _MAT_READERS = {'ECG': _read_cpsc, 'feats': _read_feats} # variable in the file -> reader(path, variables)
 
@@ -153,7 +132,7 @@ def _read_hdf5(path):
     try:
         with h5py.File(path) as f: signal = f['ecg'][:]
     except (OSError, KeyError) as e: raise RecordError(path, f'holds no table "ecg" ({e}): copy it again') from e
-    return Record(signal, 500, path.stem, path=path)
+    return Record(signal, 500, path.stem, unknown=CLASSES, path=path)
 
 # %% ../nbs/10_records.ipynb #5ce66163
 def _bridge(row):
@@ -231,12 +210,18 @@ def _signal_lines(record, units):
     return [f'{record.id}.mat 16+24 1000/mV 16 0 {first} {checksum} 0 {lead}'
             for first, checksum, lead in zip(units[0], checksums, LEADS)]
 
+def _dx_text(record):
+    "Codes of the labels, with a question mark those of unknown classes; 'none' where there is neither."
+    if not record.labels and set(record.unknown) >= set(CLASSES): return ''
+    codes = [str(SNOMED.get(label, label)) for label in record.labels]
+    codes += [f'{SNOMED.get(name, name)}?' for name in record.unknown]
+    return ','.join(codes) or 'none'
+
 def _comment_lines(record):
     "The header's comments: what is known of the patient."
     age = 'NaN' if np.isnan(record.age) else f'{record.age:g}'
     sex = {'M': 'Male', 'F': 'Female'}.get(record.sex, 'Unknown')
-    codes = ','.join(str(SNOMED.get(label, label)) for label in record.labels)
-    comments = [f'#Age: {age}', f'#Sex: {sex}', f'#Dx: {codes}']
+    comments = [f'#Age: {age}', f'#Sex: {sex}', f'#Dx: {_dx_text(record)}']
     return comments + ([f'#Patient: {record.patient}'] if record.patient != record.id else [])
 
 # %% ../nbs/10_records.ipynb #8177ffe4

@@ -21,6 +21,7 @@ from .core import CLASSES, LEADS, CohortError, ECGError, whole_file
 from .data import ecg_dls
 from .decoding import fit_decoder
 from .evaluation import Evaluation, evaluate
+from .labels import label_states
 from .learner import ecg_learner, train_learner
 from .metrics import UndefinedScore
 from .parallel import with_bar
@@ -61,8 +62,9 @@ def _cohort(data_path):
     "Scan a folder and say what was found."
     cohort = scan(data_path)
     t = cohort.table
-    hours, unlabelled = (t.n_samples/t.fs).sum()/3600, (t.labels == '').sum()
-    print(f'{data_path}: {len(t)} recordings, {hours:.1f} h, {unlabelled} without one of the classes; '
+    hours, unlabelled, unknown = (t.n_samples/t.fs).sum()/3600, (t.labels == '').sum(), (t.unknown != '').sum()
+    print(f'{data_path}: {len(t)} recordings, {hours:.1f} h, {unlabelled} without one of the classes, '
+          f'{unknown} with one that is unknown; '
           f'{len(cohort.skipped)} skipped, {(cohort.duplicates.case == "copy").sum()} copies used once')
     return cohort
 
@@ -137,10 +139,12 @@ def _unseen(split, crc, seen, pretrain):
 
 # %% ../nbs/83_runs.ipynb #6eebabcc
 def _labelled(cohort, data_path):
-    "The labelled recordings of a cohort; raises CohortError where they are too few for three parts."
-    labelled = cohort.table[cohort.table.labels != ''].reset_index(drop=True)
-    if len(labelled) >= 3: return labelled
-    raise CohortError(f'{data_path}: {len(labelled)} recordings are labelled with one of the classes '
+    """The recordings of which something is known, also that they have none of the classes.
+
+    Raises CohortError where too few are labelled for three parts."""
+    labelled, (_, known) = cohort.table.labels != '', label_states(cohort.table)
+    if labelled.sum() >= 3: return cohort.table[known.any(1)].reset_index(drop=True)
+    raise CohortError(f'{data_path}: {labelled.sum()} recordings are labelled with one of the classes '
                       f'{", ".join(CLASSES)}: '
                       'give labelled recordings (#Dx: in the header, or REFERENCE.csv)')
 

@@ -56,8 +56,8 @@ class MemoryStore:
         for r in records:
             x = _prepared(r, fs, prepare)
             self._signals.append(x)
-            known = {'id': r.id, 'patient': r.patient, 'age': r.age, 'sex': r.sex, 'labels': ';'.join(r.labels)}
-            rows.append(known | {'n_samples': x.shape[1]})
+            known = {'id': r.id, 'patient': r.patient, 'age': r.age, 'sex': r.sex}
+            rows.append(known | {'labels': ';'.join(r.labels), 'unknown': ';'.join(r.unknown), 'n_samples': x.shape[1]})
         self.fs, self.index = fs, pd.DataFrame(rows)
 
     def __len__(self): return len(self._signals)

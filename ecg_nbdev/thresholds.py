@@ -247,11 +247,14 @@ class Thresholds:
         return cls(**d)
 
 # %% ../nbs/60_thresholds.ipynb #c436669c
-def _mean_goodness(rules):
-    "(truth, answer) → mean over the classes with positives of what their rules (K) make of the counts."
+def _mean_goodness(rules, known):
+    """(truth, answer) → mean over the classes with positives of what their rules (K) make of the counts.
+
+    Entries that are not `known` (n, K) count in none."""
     rules = [threshold_rule(r) for r in rules]
     def goodness(truth, answer):
-        cells = zip(rules, *counts(truth, answer))
+        tp, fp, fn, tn = counts(truth, answer & known)
+        cells = zip(rules, tp, fp, fn, tn-(~known).sum(0))
         return np.mean([float(rule(tp, fp, fn, tn)) for rule, tp, fp, fn, tn in cells if tp+fn] or [0.])
     return goodness
 
@@ -291,18 +294,20 @@ def fit_thresholds(
     weights:np.ndarray|None=None, # (K, K) of `challenge_weights`, for the rule 'challenge'
     **decoding, # `least`, `most`, `normal_alone` of `Thresholds`
 )->Thresholds:
-    "Choose an operating point on validation recordings; raises ECGError where there are none."
+    """Choose an operating point on validation recordings; raises ECGError where there are none.
+
+    Where a label is unknown the recording counts in no choice of that class, and in none by the rule 'challenge'."""
     valid, classes = preds.of('valid'), preds.classes
     if not len(valid):
         raise ECGError('these predictions hold no validation recordings: '
                        'thresholds are chosen on the role "valid" and on nothing else')
     rules = _rules(how, len(classes), weights)
-    values = np.array([_threshold(t, p, r, smooth) for t, p, r in zip(valid.truth.T, valid.prob.T, rules)])
-    goodness = _mean_goodness(rules)
+    values = np.array([_threshold(t, p, r, smooth) for (t, p), r in zip(valid.columns(), rules)])
+    goodness = _mean_goodness(rules, valid.known)
     if how == 'challenge':
-        normal = classes.index('Normal') if 'Normal' in classes else 0
-        values = challenge_thresholds(valid.truth, valid.prob, weights, values)
-        def goodness(truth, answer): return challenge_score(truth, answer, weights, normal)
+        normal, whole = classes.index('Normal') if 'Normal' in classes else 0, valid.known.all(1)
+        values = challenge_thresholds(valid.truth[whole], valid.prob[whole], weights, values)
+        def goodness(truth, answer): return challenge_score(truth[whole], answer[whole], weights, normal)
     about = {'rule': how if isinstance(how, str) else rules, 'n_records': len(valid),
              'positives': valid.truth.sum(0).tolist()}
     at = Thresholds(values, classes, about=about, chosen_on=tuple(sorted(valid.marks)), **decoding)
@@ -341,7 +346,8 @@ def apply_thresholds(
 def _draw(valid, rng):
     "Recordings drawn with replacement, under new names."
     rows = rng.integers(len(valid), size=len(valid))
-    return Predictions(np.arange(len(rows)), valid.prob[rows], valid.truth[rows], 'valid', valid.classes)
+    truth, known = valid.truth[rows], valid.known[rows]
+    return Predictions(np.arange(len(rows)), valid.prob[rows], truth, 'valid', valid.classes, known=known)
 
 # %% ../nbs/60_thresholds.ipynb #9449dbf1
 def threshold_intervals(

@@ -12,7 +12,7 @@ from ecg_nbdev.data import ecg_dls
 from ecg_nbdev.evaluation import evaluate
 from ecg_nbdev.interpret import ECGInterpretation, _log_losses
 from ecg_nbdev.watch import WatchThresholds
-from ecg_nbdev.learner import ecg_learner, loader_predictions, predict_records, record_truth, train_learner
+from ecg_nbdev.learner import ecg_learner, loader_predictions, predict_records, record_states, train_learner
 from ecg_nbdev.signal import Preparation
 from ecg_nbdev.sim.synth import simulate_cohort
 from ecg_nbdev.thresholds import Thresholds, check_unseen, fit_thresholds
@@ -41,7 +41,7 @@ def test_recordings_not_windows(store, approach):
     interp = ECGInterpretation.from_learner(learn)
     prob = predict_records(learn.model, valid, label_sets=learn.dls.label_sets)
     np.testing.assert_allclose(interp.preds.prob, prob, atol=1e-9)
-    np.testing.assert_array_equal(interp.preds.truth, record_truth(valid.dataset, learn.dls.classes))
+    np.testing.assert_array_equal(interp.preds.truth, record_states(valid.dataset, learn.dls.classes)[0])
     assert interp.preds.ids.tolist() == store.index.id.iloc[valid.dataset.rows].tolist()
     assert len(interp.losses) == len(valid.dataset.rows)
 

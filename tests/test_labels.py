@@ -7,9 +7,8 @@ import pandas as pd
 import pytest
 from hypothesis import given, strategies as st
 
-from ecg_nbdev.core import CLASSES, SNOMED, CohortError
-from ecg_nbdev.labels import LabelSets, co_occurrence, code_map, first_labels, label_tuples, multi_hot, read_reference
-from ecg_nbdev.records import decode_dx
+from ecg_nbdev.core import CLASSES, CohortError
+from ecg_nbdev.labels import LabelSets, co_occurrence, first_labels, label_tuples, multi_hot, read_reference
 
 ECG_DATA = os.environ.get('ECG_DATA')
 real = pytest.mark.skipif(not ECG_DATA, reason='ECG_DATA does not name the folder of real recordings')
@@ -36,13 +35,6 @@ def test_reference_agrees_with_an_independent_table(part):
     other = pd.read_csv(Path(ECG_DATA)/f'cpsc2018/demographics_{part}.csv').set_index('id')
     theirs = other[[f'label_{i}' for i in range(9)]].to_numpy(bool)
     assert (multi_hot([labels[name] for name in other.index]) == theirs).all()
-
-
-@real
-@pytest.mark.parametrize('source', ['georgia', 'chapman-ningbo', 'ptbxl', 'cpsc-extra', 'ptb'])
-def test_codes_of_every_source(source):
-    table = pd.read_csv(Path(ECG_DATA)/source/'records.csv', dtype=str, keep_default_na=False)
-    assert [';'.join(decode_dx(text)) for text in table.dx] == table.labels9.tolist()
 
 
 @pytest.mark.parametrize('text, message', [
@@ -93,12 +85,6 @@ def test_an_unseen_set_has_no_number():
     sets = LabelSets().fit(multi_hot(['AF', 'RBBB']))
     assert sets.encode(multi_hot(['AF;RBBB', 'AF'])).tolist() == [-1, 0]
     with pytest.raises(ValueError, match='no label set'): sets.decode([-1])
-
-
-def test_code_map_of_another_vocabulary():
-    codes = code_map({'AF': SNOMED['AF'], 'Bradycardia': ['426177001', 'SB']})
-    assert decode_dx('426177001,164889003,sb', codes) == ('Bradycardia', 'AF') and decode_dx('270492004', codes) == ()
-    assert set(code_map().values()) == set(CLASSES)
 
 
 @given(label_rows)

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from ecg_nbdev.cohort import make_folds
 from ecg_nbdev.core import CLASSES, whole_file
 from ecg_nbdev.data import WindowDL, WindowDataset, make_targets
-from ecg_nbdev.labels import first_labels, multi_hot
+from ecg_nbdev.labels import first_labels, label_states
 from ecg_nbdev.learner import predict_records, training_history
 from ecg_nbdev.models import Ensemble, create_model
 from ecg_nbdev.predictions import Predictions
@@ -107,8 +107,9 @@ def predict(networks, system, count=None, seeds=SEEDS, store=None):
     for fold in range(FOLDS):
         rows = np.flatnonzero(networks.folds == fold)
         model = Ensemble([networks.get(system, count, seed, fold) for seed in seeds])
-        windows = WindowDataset(store, rows, make_targets(index.labels.iloc[rows]), 1000)
+        windows = WindowDataset(store, rows, make_targets(index.iloc[rows]), 1000)
         prob[rows] = predict_records(model, WindowDL(windows, bs=128), HOW)
     about = {'system': system, 'real': count or 'all', 'seeds': list(seeds), 'folds': FOLDS}
-    return Predictions(whole_names(index), prob, multi_hot(index.labels), 'test', first=first_labels(index.labels),
-                       fold=networks.folds, provenance=about, key=record_keys(store, range(len(store))))
+    truth, known = label_states(index)
+    return Predictions(whole_names(index), prob, truth, 'test', first=first_labels(index.labels), fold=networks.folds,
+                       provenance=about, key=record_keys(store, range(len(store))), known=known)
