@@ -3,6 +3,7 @@ from fastai.basics import *
 from fastai.callback.all import *
 
 from .core import *
+from .rules import *
 from .sim.rhythm import *
 from .sim.heart import *
 from .sim.artifact import *
