@@ -91,7 +91,7 @@ class Shape:
 # %% ../../nbs/00b_heart.ipynb #dd58abe1
 def _normal_qrs(rng, duration=None):
     "Activation through both bundles: waves (k, 7) in s from QRS onset, and the duration in s, drawn where None."
-    d = duration or np.clip(rng.normal(.082, .008), .064, .108)
+    d = duration or np.clip(rng.normal(.079, .008), .06, .105)
     w = waves((.16, .065, (-.09, -.05, -.18)), (.32, .075, (.52, .20, -.36)), (.46, .085, (1.08, .40, .10)),
               (.62, .09, (.28, .08, .72)), (.80, .08, (-.12, -.04, .18)))
     w = vary(rng, w, size=.22, aside=.05)
@@ -102,8 +102,8 @@ def _normal_qrs(rng, duration=None):
 def _lbbb_qrs(rng, duration=None):
     "Activation through the right bundle alone: waves (k, 7) in s from QRS onset, and the duration in s."
     d = duration or np.clip(rng.normal(.142, .013), .122, .185)
-    w = waves((.16, .09, (.16, .12, .15)), (.33, .11, (.50, .28, .85)), (.52, .12, (.42, .20, 1.25)),
-              (.72, .11, (.55, .12, .70)), (.88, .07, (.12, .02, .10)))
+    w = waves((.16, .09, (.16, .16, .15)), (.36, .11, (.55, .45, 1.0)), (.55, .10, (.90, .72, 1.9)),
+              (.74, .10, (.65, .10, .85)), (.88, .07, (.12, .02, .10)))
     w = vary(rng, w, size=.2, aside=.06)
     w[:, :3] *= d
     return w, d
@@ -165,20 +165,22 @@ def _ventricular_qrs(rng, duration=None):
 ACTIVATION = dict(normal=_normal_qrs, LBBB=_lbbb_qrs, RBBB=_rbbb_qrs, ventricular=_ventricular_qrs)
 
 # %% ../../nbs/00b_heart.ipynb #96c34d10
+_T_SPREAD = np.array([.06, .06, .16]) # mV, how far T vectors scatter to the left, to the feet, and to the back
+
 def _away_from(late, opposed):
     "Vector (3,) in mV against the area of the `late` waves (k, 7), `opposed` mV for each 0.1 mV·s."
     return -opposed/.1*2.5*(late[:, 4:]*late[:, 1:3].mean(1, keepdims=True)).sum(0)
 
 # %% ../../nbs/00b_heart.ipynb #4f33c13b
-def _recovery(rng, size=1., late=None, opposed=0.):
+def _recovery(rng, size=1., late=None, opposed=0., j=1.):
     "Repolarisation (3, 7) with a T wave of that relative size: level ST, slope into T, T; in parts of J…end of T."
-    t = size*(np.array([.38, .14, -.34])*np.exp(.32*rng.standard_normal()) + .06*rng.standard_normal(3))
-    j = np.array([.015, .012, -.035])*rng.uniform(-.2, 1.8)
+    t = size*(np.array([.40, .14, -.30])*np.exp(.32*rng.standard_normal()) + _T_SPREAD*rng.standard_normal(3))
+    j = j*np.array([.016, .013, -.055])*rng.uniform(-.2, 1.8)
     if late is not None:
         away = _away_from(late, opposed)
-        t, j = t+away, j+away*rng.uniform(.02, .13)
-    at, rise, fall = rng.normal(.68, .03), rng.uniform(.16, .23), rng.uniform(.095, .13)
-    return waves((.2, .3, j, True), (at-.24, (.2, .16), t*rng.uniform(0, .2)), (at, (rise, fall), t))
+        t, j = t+away, j+away*rng.uniform(0, .09)
+    at, rise, fall = rng.normal(.715, .03), rng.uniform(.125, .185), rng.uniform(.085, .115)
+    return waves((.2, .3, j, True), (at-.22, (.24, .15), t*rng.uniform(0, .2)*(.6, .6, 1.4)), (at, (rise, fall), t))
 
 # %% ../../nbs/00b_heart.ipynb #3c3e5cbc
 def recovery_after(
@@ -186,23 +188,25 @@ def recovery_after(
     kind:str, # a key of `ACTIVATION`
     qrs:np.ndarray, # (k, 7) waves of the activation
     size:float=1., # factor on the T wave
+    j:float=1., # factor on the J-point elevation of a healthy heart
 )->np.ndarray: # (3, 7) waves, moments in parts of J…end of T
     "The recovery behind an activation of that kind, fitted to the T waves of the real recordings per lead."
-    if kind == 'normal': return _recovery(rng, size)
-    if kind == 'RBBB': return _recovery(rng, size, qrs[-2:]*(1, 1, 1, 1, 1.5, 1, .85), rng.uniform(.4, 1.6))
-    return _recovery(rng, .5*size, qrs, rng.uniform(*((.22, .52) if kind == 'LBBB' else (.35, .9))))
+    if kind == 'normal': return _recovery(rng, size, j=j)
+    if kind == 'RBBB': return _recovery(rng, size, qrs[-2:]*(1, 1, 1, 1, 1.5, 1, .85), rng.uniform(.4, 1.6), j)
+    if kind == 'LBBB': return _recovery(rng, .6*size, qrs*(1, 1, 1, 1, 1, .6, 1), rng.uniform(.16, .46), j)
+    return _recovery(rng, .5*size, qrs, rng.uniform(.35, .9), j)
 
 # %% ../../nbs/00b_heart.ipynb #c6c6f06b
-_DEPRESSION = dict(subendocardial=(-.70, -.50, .30), lateral=(-.85, -.15, .15), inferior=(-.25, -.90, .15),
+_DEPRESSION = dict(subendocardial=(-.75, -.50, .08), lateral=(-.85, -.15, .15), inferior=(-.25, -.90, .15),
                    anterior=(-.25, -.10, .85))
 
 _DEPRESSION_ODDS = dict(subendocardial=.55, lateral=.2, inferior=.15, anterior=.1)
 
 # %% ../../nbs/00b_heart.ipynb #4a4841f2
-_ELEVATION = dict(anterior=(.38, -.05, -.90), anterolateral=(.65, 0., -.70), inferior=(-.30, .90, .05),
+_ELEVATION = dict(anterior=(.50, -.10, -.80), anterolateral=(.85, -.05, -.50), inferior=(-.30, .90, .05),
                   inferolateral=(.45, .80, .0), diffuse=(.50, .50, -.50))
 
-_ELEVATION_ODDS = dict(anterior=.44, anterolateral=.20, inferior=.16, inferolateral=.08, diffuse=.12)
+_ELEVATION_ODDS = dict(anterior=.44, anterolateral=.28, inferior=.10, inferolateral=.08, diffuse=.10)
 
 # %% ../../nbs/00b_heart.ipynb #4d0c43fe
 def pick(
@@ -229,7 +233,7 @@ def depress(
     territory:str|None=None, # a key of `_DEPRESSION`
 )->np.ndarray: # (m+1 or m+2, 7)
     "A recovery with ST depression: level, sloping down into an inverted T, or sloping up."
-    size = size or .065*np.exp(.4*rng.standard_normal())
+    size = size or .055*np.exp(.4*rng.standard_normal())
     v = size*(np.array(_DEPRESSION[territory or pick(rng, _DEPRESSION_ODDS)]) + .15*rng.standard_normal(3))
     form, w = rng.random(), w.copy()
     w[1:, 4:] *= rng.uniform(*((.7, 1.3) if rng.random() < .85 else (-.3, .7)))
