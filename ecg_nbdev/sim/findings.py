@@ -43,7 +43,8 @@ _BLOCKS = ('LBBB', 'RBBB')
 _CONDUCTION = {
     'pre-excitation': Finding('pre-excitation (Wolff-Parkinson-White pattern)', 'heart', 74390002, 'no',
                               (*_BLOCKS, 'STD', 'STE'), (*_BLOCKS, 'AF', 'I-AVB', 'STD', 'STE')),
-    'incomplete RBBB': Finding('incomplete right bundle branch block', 'heart', 713426002, 'unknown', ('RBBB',), _BLOCKS),
+    'incomplete RBBB': Finding('incomplete right bundle branch block', 'heart', 713426002, 'unknown', ('RBBB',),
+                               _BLOCKS),
     'IVCD': Finding('nonspecific intraventricular conduction delay', 'heart', 698252002, 'no', _BLOCKS, _BLOCKS),
     'left axis': Finding('left axis deviation', 'heart', 39732003),
     'right axis': Finding('right axis deviation', 'heart', 47665007),
@@ -57,10 +58,12 @@ _MUSCLE = {
     'old inferior infarction': Finding('Q waves in II, III and aVF', 'heart', 164867002, 'no', ('STE',), ('LBBB',))}
 
 _RECOVERY = {
-    'early repolarisation': Finding('early repolarisation', 'heart', 428417006, 'unknown', ('STE',), ('STD', 'STE', 'LBBB')),
+    'early repolarisation': Finding('early repolarisation', 'heart', 428417006, 'unknown', ('STE',),
+                                    ('STD', 'STE', 'LBBB')),
     'flat T': Finding('flat T waves', 'heart', 164934002, 'unknown'),
     'inverted T': Finding('inverted T waves', 'heart', 59931005, 'no'),
-    'ST-T change': Finding('nonspecific ST-T abnormality', 'heart', 428750005, 'unknown', ('STD', 'STE'), ('STD', 'STE')),
+    'ST-T change': Finding('nonspecific ST-T abnormality', 'heart', 428750005, 'unknown', ('STD', 'STE'),
+                           ('STD', 'STE')),
     'long QT': Finding('prolonged QT interval', 'heart', 111975006)}
 
 # %% ../../nbs/00c1_findings.ipynb #bcc4619e

@@ -19,7 +19,7 @@ from .findings import FINDINGS
 _VARIANTS = {'high voltage': .09, 'small T': .14, 'sagging ST': .10, 'small P': .09, 'high take-off': .06,
              'slow conduction': .03, 'fragmented': .05}  # share of patients
 
-_COMPANIONS = {'left axis': .10, 'right axis': .04, 'low voltage': .05, 'LVH': .06, 'RVH': .01, 'flat T': .14,
+_COMPANIONS = {'left axis': .07, 'right axis': .04, 'low voltage': .05, 'LVH': .06, 'RVH': .01, 'flat T': .14,
                'inverted T': .05, 'ST-T change': .05, 'incomplete RBBB': .03, 'IVCD': .02, 'long QT': .02,
                'early repolarisation': .02, 'old anterior infarction': .03, 'old inferior infarction': .04}
 
@@ -37,11 +37,13 @@ class Heart:
     variants:tuple = () # names of the patient's variants, and of findings that shape the heart
 
 # %% ../../nbs/00d_patient.ipynb #45743076
-_P_GAIN = np.array([1.15, .9, .8, .58, .52, .52, .56, .62])
+_P_GAIN = np.array([1.28, .95, .8, .58, .50, .45, .48, .58])
 
-_T_GAIN = np.array([.95, 1., .72, 1.1, .60, .54, .54, .70])
+_T_GAIN = np.array([.95, .95, .62, 1.12, .60, .54, .50, .66])
 
 # %% ../../nbs/00d_patient.ipynb #91ba2b6c
+_T_LOCAL = np.array([.06, .06, .30, .14, .08, .06, .06, .06])
+
 def _on_leads(rng, w, matrix, gain=1., local=.06):
     "Waves (k, 7) as the eight leads see them, (k, 12); `local` is the relative part that no dipole explains."
     matrix = matrix*np.reshape(gain, (-1, 1))
@@ -51,9 +53,9 @@ def _on_leads(rng, w, matrix, gain=1., local=.06):
 # %% ../../nbs/00d_patient.ipynb #eff21f2f
 def _p_waves(rng, ectopic=False):
     "Activation of the atria and their recovery: waves (3, 7) in s from P onset."
-    size, d = np.exp(.3*rng.standard_normal()), np.clip(rng.normal(.104, .012), .07, .14)
+    size, d = .93*np.exp(.23*rng.standard_normal()), np.clip(rng.normal(.104, .012), .07, .14)
     w = vary(rng, waves((.34, .16, (.075, .085, -.07)), (.68, .17, (.105, .065, .06))), size=.25, aside=.012)
-    w = np.concatenate([w, waves((1.7, (.5, 1.1), -rng.uniform(.05, .35)*w[:, 4:].mean(0)))])
+    w = np.concatenate([w, waves((1.7, (.5, 1.1), -rng.uniform(.15, .8)*w[:, 4:].mean(0)))])
     if ectopic:
         aim = rng.standard_normal(3)*(.09, .09, .06)
         w[:, 4:] = .35*w[:, 4:] + aim*np.r_[rng.uniform(.5, 1.2, 2), -.2][:, None]
@@ -65,17 +67,18 @@ def _p_waves(rng, ectopic=False):
 # %% ../../nbs/00d_patient.ipynb #9b2ca7fe
 def _axis_of(rng, age, variants):
     "Turn of the whole heart, degrees from the mean."
-    if 'left axis' in variants: return rng.uniform(-100, -60)
+    if 'left axis' in variants: return rng.uniform(-82, -52)
     if 'right axis' in variants or 'RVH' in variants: return rng.uniform(60, 110)
     if 'LVH' in variants: return rng.normal(-25, 20)
-    return rng.normal(6-.4*(age-40)+np.interp(age, (1, 8, 16), (20, 6, 0)), 18)
+    return rng.normal(6-.3*(age-40)+np.interp(age, (1, 8, 16), (20, 6, 0)), 15)
 
 # %% ../../nbs/00d_patient.ipynb #b54e8c38
 _ODDS = {
     'AF': {'flat T': .32, 'ST-T change': .26, 'LVH': .10, 'sagging ST': .5},
-    'PAC': {'flat T': .24, 'ST-T change': .10, 'sagging ST': .25}, 'PVC': {'flat T': .22, 'sagging ST': .1, 'high voltage': .15},
-    'LBBB': {'left axis': .15}, 'RBBB': {'left axis': .15, 'slow conduction': 0},
-    'STD': {'high voltage': .2, 'sagging ST': 0, 'flat T': .06, 'inverted T': .01},
+    'PAC': {'flat T': .24, 'ST-T change': .10, 'sagging ST': .25},
+    'PVC': {'flat T': .22, 'sagging ST': .1, 'high voltage': .15},
+    'LBBB': {'left axis': .15}, 'RBBB': {'left axis': .12, 'slow conduction': 0, 'high voltage': .15},
+    'STD': {'small T': .05, 'sagging ST': 0, 'flat T': .06, 'inverted T': .01},
     'STE': {'high voltage': .7, 'sagging ST': 0, 'high take-off': 0, 'flat T': 0, 'inverted T': 0}} # beside the usual
 
 # %% ../../nbs/00d_patient.ipynb #cd25f250
@@ -89,10 +92,11 @@ def _draw_variants(rng, labels=(), findings=(), sex=''):
     return tuple(dict.fromkeys((*findings, *sorted(_without_contradictions(allowed, findings)))))
 
 # %% ../../nbs/00d_patient.ipynb #f6ace4d7
-_EITHER = ({'left axis', 'right axis', 'RVH', 'LVH'}, {'flat T', 'inverted T', 'ST-T change', 'small T'},
-           {'low voltage', 'LVH', 'RVH', 'high voltage'}, {'incomplete RBBB', 'IVCD', 'pre-excitation', 'slow conduction'},
-           {'old anterior infarction', 'old inferior infarction'}, {'early repolarisation', 'ST-T change', 'sagging ST',
-            'high take-off'})  # at most one of each
+_EITHER = ( # at most one of each
+    {'left axis', 'right axis', 'RVH', 'LVH'}, {'flat T', 'inverted T', 'ST-T change', 'small T'},
+    {'low voltage', 'LVH', 'RVH', 'high voltage'}, {'incomplete RBBB', 'IVCD', 'pre-excitation', 'slow conduction'},
+    {'old anterior infarction', 'old inferior infarction'},
+    {'early repolarisation', 'ST-T change', 'sagging ST', 'high take-off'})
 
 def _without_contradictions(drawn, given):
     "The names `drawn` that can be true of one heart together, and with the ones `given`."
@@ -109,10 +113,17 @@ def _duration(rng, age, sex, variants):
     usual = rng.normal({'M': .082, 'F': .076}.get(sex, .079), .008)
     return np.clip(usual*np.interp(age, (1, 6, 16), (.72, .82, 1)), .05, .108)
 
+# %% ../../nbs/00d_patient.ipynb #7e1a9ea2
+def _details(rng, end):
+    "Three small, short waves (3, 7) within a QRS complex that lasts `end` s."
+    sizes = .11*np.exp(.4*rng.standard_normal())*rng.standard_normal((3, 3))
+    return waves(*zip(end*rng.uniform(.2, .9, 3), rng.uniform(.0027, .005, 3), sizes))
+
 # %% ../../nbs/00d_patient.ipynb #556b6087
 def _activation(rng, block, age, sex, variants):
     "Waves (k, 7) of the QRS complex with the patient's variants, and its duration in s; `block` as in `ACTIVATION`."
     qrs, end = ACTIVATION[block](rng, _duration(rng, age, sex, variants) if block == 'normal' else None)
+    qrs = np.concatenate([qrs, _details(rng, end)])
     if 'high voltage' in variants: qrs[2:4, 4:] *= rng.uniform(1.25, 1.8)
     for name in variants:
         if name in _MARKS: qrs, end = _MARKS[name](rng, qrs, end)
@@ -158,8 +169,8 @@ def _inferior_q(rng, qrs, end):
 def _delta_wave(rng, qrs, end):
     "A slow beginning of 30–50 ms before the complex."
     early = rng.uniform(.03, .05)
-    way = np.array([rng.uniform(-.2, 1), rng.uniform(-.8, 1), rng.uniform(-1, .8)])
-    delta = waves((early*.9, (early*.5, .02), way/np.linalg.norm(way)*rng.uniform(.3, .6)))
+    way = .6*qrs[2, 4:]/np.linalg.norm(qrs[2, 4:]) + .6*rng.uniform((-.2, -1, -1), 1)
+    delta = waves((early, (early*.45, .022), way*rng.uniform(.3, .6)))
     qrs[:, 0] += early
     return np.concatenate([delta, qrs]), end+early
 
@@ -168,11 +179,14 @@ _MARKS = {'fragmented': _fragmented, 'incomplete RBBB': _incomplete_rbbb, 'LVH':
           'old anterior infarction': _anterior_q, 'old inferior infarction': _inferior_q, 'pre-excitation': _delta_wave}
 
 # %% ../../nbs/00d_patient.ipynb #74907f1a
+_T_FACTOR = {'small T': (.35, .7), 'flat T': (-.05, .3), 'inverted T': (-.9, -.35), 'ST-T change': (.1, .7)}
+
 def _t_size(rng, age, sex, rr, variants):
     "Factor on the T wave."
-    size = {'M': 1.17, 'F': .92}.get(sex, 1.05)*np.interp(age, (20, 85), (1.2, .85))*np.interp(rr, (.4, .75, 1.1), (.6, 1, 1.1))
-    for name, low, high in (('small T', .35, .7), ('flat T', -.05, .3), ('inverted T', -.9, -.35), ('ST-T change', .1, .7)):
-        if name in variants: size *= rng.uniform(low, high)
+    size = {'M': 1.17, 'F': .92}.get(sex, 1.05)
+    size *= np.interp(age, (20, 85), (1.2, .85))*np.interp(rr, (.4, .75, 1.1), (.6, 1, 1.1))
+    for name, span in _T_FACTOR.items():
+        if name in variants: size *= rng.uniform(*span)
     return size
 
 def _j_size(age, sex):
@@ -255,11 +269,19 @@ def _draw_shapes(rng, labels, age, sex, rr, variants, lie, gain):
     early = replace(base, qrs=vary(rng, base.qrs, size=.04, aside=.02, time=.01))
     return base, early, aberrant, ventricular
 
+# %% ../../nbs/00d_patient.ipynb #0c620fa0
+def _t_on_leads(rng, w, matrix):
+    "Waves (m, 7) of the recovery as the eight leads see them, (m, 12)."
+    seen = _on_leads(rng, w, matrix, _T_GAIN, 0.)
+    size = np.linalg.norm(w[:, 4:], axis=1, keepdims=True)
+    seen[:, 4:] += size*_T_LOCAL*rng.standard_normal(8)
+    return seen
+
 # %% ../../nbs/00d_patient.ipynb #bbf7a28d
 def _shape_on_leads(rng, shape, matrix):
     "The same shape as the eight leads see it."
     qrs = _on_leads(rng, shape.qrs, matrix)
-    return replace(shape, qrs=qrs, recovery=_on_leads(rng, shape.recovery, matrix, _T_GAIN))
+    return replace(shape, qrs=qrs, recovery=_t_on_leads(rng, shape.recovery, matrix))
 
 # %% ../../nbs/00d_patient.ipynb #fd637b7f
 def _draw_qtc(rng, sex, variants):

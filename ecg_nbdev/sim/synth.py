@@ -77,6 +77,11 @@ def _draw_age(rng, labels):
     mean, spread = _AGES[labels[0]] if labels else (58., 20.)
     return float(np.clip(np.round(rng.normal(mean, spread)), 12, 95))
 
+# %% ../../nbs/01_synth.ipynb #ec0bd00c
+def _draw_sex(rng, labels):
+    "'M' or 'F', as frequent as with the first label."
+    return 'M' if rng.random() < _MALE.get(labels[0] if labels else '', .5) else 'F'
+
 # %% ../../nbs/01_synth.ipynb #26bbcbcc
 def _draw_length(rng):
     "Length of a recording, s."
@@ -87,6 +92,8 @@ _INTERVALS = {'Normal': (.83, .15), 'AF': (.67, .29), 'I-AVB': (.91, .18), 'LBBB
               'PAC': (.69, .20), 'PVC': (.79, .18), 'STD': (.77, .20),
               'STE': (.92, .19)}  # s, median; spread of the logarithm
 
+_UNUSUAL = {True: (.6, 1.1), False: (.45, 1.35)}  # s, of a sixth of the hearts: Normal or not
+
 _SINUS = {'sinus bradycardia': (1.01, 1.6), 'sinus tachycardia': (.36, .595)}  # s, range of the mean interval
 
 # %% ../../nbs/01_synth.ipynb #ada1e09c
@@ -96,7 +103,7 @@ def _draw_interval(rng, labels, age=60., findings=()):
         if finding in findings: return rng.uniform(low, high)
     name = next((c for c in ('AF', 'I-AVB', 'PAC', 'PVC', 'STE', 'STD', 'LBBB', 'RBBB') if c in labels), 'Normal')
     child = np.interp(age, (1, 5, 10, 16), (.58, .72, .87, 1))
-    if rng.random() < .16 and name != 'AF': return child*rng.uniform(*((.6, 1.1) if 'Normal' in labels else (.45, 1.35)))
+    if rng.random() < .16 and name != 'AF': return child*rng.uniform(*_UNUSUAL['Normal' in labels])
     median, spread = _INTERVALS[name]
     return float(np.clip(child*median*np.exp(spread*rng.standard_normal()), .36, 1.6))
 
@@ -113,7 +120,8 @@ def _draw_pr(rng, labels, age, rr, findings=()):
     if 'pre-excitation' in findings: return rng.uniform(.07, .11)
     usual = .152 + .0003*(age-50) + .02*(rr-.8) + sum(_SLOW.get(c, 0) for c in labels)
     longest = _BORDER-.002 if not labels or 'Normal' in labels else .22
-    return float(np.clip(usual*np.interp(age, (1, 12), (.8, 1)) + .021*rng.standard_normal(), .09 if age < 12 else .108, longest))
+    pr = usual*np.interp(age, (1, 12), (.8, 1)) + .021*rng.standard_normal()
+    return float(np.clip(pr, .09 if age < 12 else .108, longest))
 
 # %% ../../nbs/01_synth.ipynb #e14a6379
 def _draw_variation(rng, age, rr):
@@ -169,7 +177,7 @@ def _junctional(rng, seconds, labels):
 
 # %% ../../nbs/01_synth.ipynb #e6fbafc7
 def _paced(rng, seconds, labels):
-    "Every beat comes from the pacemaker's electrode in the right ventricle; the atria beat, fibrillate or are not seen."
+    "Every beat comes from the pacemaker's electrode in the right ventricle; the atria beat, fibrillate or aren't seen."
     beats = sinus_rhythm(rng, seconds, rng.uniform(.7, 1.02), rng.uniform(.12, .2), cv=.003)
     if 'AF' in labels: beats.waves = [(-1., seconds+1., 'fibrillation')]
     if 'AF' in labels or rng.random() < .6: beats.p[:] = np.nan
@@ -177,7 +185,8 @@ def _paced(rng, seconds, labels):
     return beats
 
 # %% ../../nbs/01_synth.ipynb #1b98c0c3
-RHYTHMS = {'flutter': _flutter, 'SVT': _supraventricular, 'VT': _ventricular, 'junctional': _junctional, 'paced': _paced}
+RHYTHMS = {'flutter': _flutter, 'SVT': _supraventricular, 'VT': _ventricular, 'junctional': _junctional,
+           'paced': _paced}
 
 # %% ../../nbs/01_synth.ipynb #dfdd0eec
 def draw_rhythm(
@@ -242,6 +251,7 @@ def compose_signal(
     heart = draw_heart(rng, labels, age, sex, float(np.median(beats.rr)), findings)
     if 'no ECG' in findings: eight = no_ecg(rng, n, fs)
     else: eight = _draw_leads(rng, labels, beats, heart, n, fs, findings)
+    if 'no ECG' in findings: noise *= rng.random() < .3
     noisy = misplace(rng, add_noise(rng, eight, fs, noise), fs, findings)
     return to_twelve_leads(noisy).astype(np.float32), beats, heart
 
@@ -282,14 +292,14 @@ def simulate(
 )->SimulatedRecord: # signal (12, n) float32 mV
     """A simulated recording.
 
-    Raises ValueError for a label that is not one of `CLASSES`, and for a finding that is not one of `FINDINGS` or that can't
-    stand beside a label."""
+    Raises ValueError for a label that is not one of `CLASSES`, and for a finding that is not one of `FINDINGS` or that
+    can't stand beside a label."""
     rng = np.random.default_rng(rng)
     findings = (findings,) if isinstance(findings, str) else tuple(findings)
     labels = _chosen_labels(rng, labels, findings)
     if seconds is None: seconds = _draw_length(rng)
-    drawn_age, drawn_sex = _draw_age(rng, labels), 'M' if rng.random() < _MALE.get(labels[0] if labels else '', .5) else 'F'
-    age, sex = drawn_age if age is None or np.isnan(age) else float(age), sex or drawn_sex
+    drawn = _draw_age(rng, labels), _draw_sex(rng, labels)
+    age, sex = drawn[0] if age is None or np.isnan(age) else float(age), sex or drawn[1]
     signal, beats, heart = compose_signal(rng, labels, seconds, fs, age, sex, findings, noise)
     found = _all_findings(labels, findings, beats, heart)
     named = labels + tuple(name for name in found if name in classes)
@@ -311,7 +321,7 @@ def _draw_findings(rng, labels):
 
 # %% ../../nbs/01_synth.ipynb #e7bd9c0b
 def _draw_case(rng, findings, balance):
-    "Labels and findings of a record: with findings in a share `findings` of the records, a third of them beside labels."
+    "Labels and findings of a record: findings in a share `findings` of the records, a third of them beside labels."
     labels = (_draw_balanced if rng.random() < balance else draw_labels)(rng)
     if rng.random() >= findings: return labels, ()
     if 'Normal' in labels or rng.random() < .67: labels = ()
@@ -323,7 +333,7 @@ def cohort_record(
     seed:int=0, # number of the cohort
     fs:float=500., # Hz
     seconds:float|None=None, # s; drawn where None
-    findings:float=0., # share of records with findings of `FINDINGS`, two thirds or more of them without any of the nine
+    findings:float=0., # share of records with findings of `FINDINGS`, two thirds of them or more without labels
     balance:float=0., # share of records whose labels are drawn with all classes equally likely
     unnamed:float=0., # share of records with one of the nine that their labels do not name
     classes:tuple=CLASSES, # findings among these become labels, too
@@ -341,7 +351,7 @@ def simulate_cohort(
     seed:int=0, # number of the cohort
     fs:float=500., # Hz
     seconds:float|None=None, # s; drawn from CPSC2018's lengths where None
-    findings:float=0., # share of records with findings of `FINDINGS`, two thirds or more of them without any of the nine
+    findings:float=0., # share of records with findings of `FINDINGS`, two thirds of them or more without labels
     balance:float=0., # share of records whose labels are drawn with all classes equally likely
     unnamed:float=0., # share of records with one of the nine that their labels do not name
     n_workers:int=0, # processes; 0 works in this one
