@@ -28,12 +28,12 @@ def simulated_store(
     seconds:float=10., # length of each
     fs:float=100., # Hz
     prepare=Preparation(), # filter and limit, at `fs`
-    lookalikes:float=.05, # share of recordings without any of the nine
+    findings:float=.2, # share of recordings with findings beside the nine or without any of them
     balance:float=.5, # share of recordings whose labels are drawn with all classes equally likely
     unnamed:float=.08, # share of recordings with a finding that their labels do not name, as people's labels have it
 )->MemoryStore:
     "A store of simulated and prepared recordings, made at the rate the network sees."
-    return MemoryStore(simulate_cohort(n, seed, fs, seconds, lookalikes, balance, unnamed), fs, prepare)
+    return MemoryStore(simulate_cohort(n, seed, fs, seconds, findings, balance, unnamed), fs, prepare)
 
 # %% ../nbs/52_pretrain.ipynb #0d847224
 class FreshRecordings(Callback):

@@ -4,9 +4,11 @@ from hypothesis import given, settings, strategies as st
 
 from ecg_nbdev.core import CLASSES, LEADS
 from ecg_nbdev.sim.patient import draw_heart
+from ecg_nbdev.sim.artifact import REVERSALS, reverse_limbs
+from ecg_nbdev.sim.findings import FINDINGS, unknown_classes
 from ecg_nbdev.sim.rhythm import KINDS, PATTERNS, early_beats
-from ecg_nbdev.sim.synth import (LABEL_SETS, LOOKALIKES, cohort_record, compose_signal, draw_labels, draw_rhythm,
-                                 simulate, simulate_cohort)
+from ecg_nbdev.sim.synth import (LABEL_SETS, RHYTHMS, cohort_record, compose_signal, draw_labels, draw_rhythm, simulate,
+                                 simulate_cohort)
 
 
 @settings(max_examples=25, deadline=None)
@@ -48,14 +50,15 @@ def test_labels_are_as_frequent_as_in_cpsc2018():
     assert {';'.join(sorted(labels)) for labels in drawn} <= {';'.join(sorted(s.split(';'))) for s in LABEL_SETS}
 
 
-def test_first_degree_block_has_a_long_pr_and_others_a_short_one():
+def test_a_long_pr_is_labelled_or_unknown():
     for seed in range(60):
-        rng = np.random.default_rng(seed)
-        for labels, holds in ((('I-AVB',), lambda pr: .2 < pr < .45),
-                              (('Normal',), lambda pr: .1 < pr <= .2),
-                              (('STD',), lambda pr: .1 < pr <= .2)):
-            beats = draw_rhythm(rng, labels, 60, 15)
-            assert holds(np.nanmedian((beats.qrs-beats.p)[beats.kind == 0]))
+        for labels in (('I-AVB',), ('Normal',), ('STD',), ('LBBB',)):
+            beats = draw_rhythm(np.random.default_rng(seed), labels, 60, 15)
+            pr = np.nanmedian((beats.qrs-beats.p)[beats.kind == 0])
+            assert (.2 < pr < .45) if 'I-AVB' in labels else (.1 < pr <= (.2 if 'Normal' in labels else .23))
+    records = [simulate('LBBB', seconds=4, fs=50, rng=seed) for seed in range(80)]
+    for r in records: assert ('borderline PR' in r.findings) == ('I-AVB' in r.unknown)
+    assert 0 < sum('I-AVB' in r.unknown for r in records) < 40
 
 
 def test_fibrillation_has_no_p_wave_and_is_irregular():
@@ -112,11 +115,66 @@ def test_st_segments_move_where_they_should():
     assert found['STD'][v5] < found['Normal'][v5]-.02 and found['STD'][ii] < found['Normal'][ii]-.02
 
 
-def test_lookalikes_have_no_label():
-    for name in LOOKALIKES:
-        assert simulate(lookalike=name, rng=1).labels == ()
-    marked = [cohort_record(i, seed=1, fs=100, seconds=5, lookalikes=1.) for i in range(8)]
-    assert all(r.labels == () for r in marked)
+@pytest.mark.parametrize('name', FINDINGS)
+def test_a_finding_alone_has_no_label_and_says_what_is_unknown(name):
+    for seed in range(6):
+        r = simulate(findings=name, seconds=6, fs=100, rng=seed)
+        assert r.labels == () and name in r.findings and np.isfinite(r.signal).all()
+        assert set(FINDINGS[name].unknown) <= set(r.unknown) and r.unknown == unknown_classes((), r.findings)
+        if FINDINGS[name].normal == 'no': assert 'Normal' not in r.unknown
+    named = simulate(findings=name, seconds=2, fs=100, rng=1, classes=(*CLASSES, name))
+    assert named.labels == (name,)
+
+
+def test_a_normal_recording_has_no_findings():
+    records = [simulate('Normal', seconds=4, fs=50, rng=seed) for seed in range(60)]
+    assert not any(r.findings or r.unknown for r in records)
+    with pytest.raises(ValueError, match="can't stand beside Normal"): simulate('Normal', findings='LVH')
+
+
+def test_what_is_labelled_is_never_unknown():
+    cohort = [cohort_record(i, seed=5, fs=50, seconds=3, findings=.5, balance=.5) for i in range(200)]
+    assert not any(set(r.labels) & set(r.unknown) for r in cohort)
+    alone = [r for r in cohort if not r.labels]
+    assert .2 < len(alone)/len(cohort) < .55 and all(r.findings for r in alone)
+    beside = [r for r in cohort if r.labels and r.unknown]
+    assert beside and {f for r in alone for f in r.findings} > set(RHYTHMS)
+
+
+def test_findings_look_like_what_they_are():
+    def leads(name, seeds=range(25), age=50.):
+        clean = [compose_signal(np.random.default_rng(s), (), 8, 250, age, 'M', (name,) if name else (), noise=0)[0]
+                 for s in seeds]
+        return {lead: np.median([(x[i].min(), x[i].max()) for x in clean], axis=0) for i, lead in enumerate(LEADS)}
+    healthy = leads('')
+    assert leads('LVH')['V5'][1] > 1.4*healthy['V5'][1] and leads('low voltage')['I'][1] < .6*healthy['I'][1]
+    assert leads('RVH')['V1'][1] > 2*healthy['V1'][1]
+    assert leads('left axis')['aVF'][0] < -np.abs(leads('left axis')['aVF'][1]) < 0 < healthy['aVF'].sum()
+    assert leads('right axis')['I'].sum() < 0
+    assert leads('old anterior infarction')['V2'][1] < healthy['V2'][1]
+    assert leads('old inferior infarction')['aVF'][0] < healthy['aVF'][0]-.1
+    assert leads('arm reversal')['I'].sum() < 0 < healthy['I'].sum()
+    child = leads('', age=3.)
+    assert child['aVF'].sum() > 0 and np.abs(child['I']).max() < np.abs(healthy['I']).max()
+
+
+def test_reversed_limbs_leave_the_chest_alone():
+    eight = np.random.default_rng(0).standard_normal((8, 50))
+    for name in REVERSALS: np.testing.assert_array_equal(reverse_limbs(eight, name)[2:], eight[2:])
+    turned = reverse_limbs(reverse_limbs(reverse_limbs(eight, 'turned'), 'turned'), 'turned')
+    np.testing.assert_allclose(turned, eight)                    # three turns of three electrodes
+    np.testing.assert_allclose(reverse_limbs(reverse_limbs(eight, 'turned'), 'turned back'), eight)
+
+
+def test_age_and_sex_are_kept_and_shape_the_beat():
+    r = simulate('Normal', seconds=4, fs=100, rng=0, age=33, sex='F')
+    assert (r.age, r.sex) == (33, 'F')
+    def t_v5(sex):
+        hearts = [draw_heart(np.random.default_rng(s), ('Normal',), 40, sex) for s in range(60)]
+        return np.median([heart.shapes[0].recovery[2, 4+6] for heart in hearts])
+    assert t_v5('M') > 1.15*t_v5('F')
+    rates = [60/np.median(np.diff(draw_rhythm(np.random.default_rng(s), ('Normal',), 2, 10).qrs)) for s in range(30)]
+    assert 100 < np.median(rates) < 150
 
 
 def test_findings_that_labels_do_not_name_stay_unnamed():

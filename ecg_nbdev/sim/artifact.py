@@ -35,14 +35,20 @@ def _breathing(rng, k):
     return np.sin(2*np.pi*(rng.uniform(.15, .4)*t + rng.random()) + .3*np.cumsum(rng.standard_normal(k))*.2)
 
 # %% ../../nbs/00c_artifact.ipynb #f01de627
-def _join_smoothly(low, n, fs):
-    "Values (9, k) at 4 points per second as (9, n) float32 at `fs` Hz, without corners."
-    at = np.arange(n)/fs*4
+def _join_smoothly(low, n, fs, rate=4):
+    "Values (9, k) at `rate` points per second as (9, n) float32 at `fs` Hz, without corners."
+    at = np.arange(n)/fs*rate
     i = np.minimum(at.astype(int), low.shape[1]-2)
     f = (at-i).astype(np.float32)
     f = f*f*(3-2*f)
     low = low.astype(np.float32)
     return low[:, i]*(1-f) + low[:, i+1]*f
+
+# %% ../../nbs/00c_artifact.ipynb #35b17f99
+def _unrest(rng, n, fs):
+    "Slow noise (9, n) in mV at the electrodes, of some µV, joined from 20 points per second."
+    size = .0062*np.exp(.45*rng.standard_normal())*np.exp(.3*rng.standard_normal((9, 1)))
+    return _join_smoothly(size*rng.standard_normal((9, int(n/fs*20)+4)), n, fs, 20)
 
 # %% ../../nbs/00c_artifact.ipynb #54121e29
 def _baseline_wander(rng, n, fs, size=None):
@@ -51,7 +57,7 @@ def _baseline_wander(rng, n, fs, size=None):
     k = int(n/fs*4)+4
     walk, breath = _skin(rng, k), _breathing(rng, k)
     low = (.6*walk + .8*breath*rng.standard_normal((9, 1)))*np.exp(.4*rng.standard_normal((9, 1)))*size
-    return _join_smoothly(low*np.r_[.55, .55, .55, np.ones(6)][:, None], n, fs)
+    return _join_smoothly(low*np.r_[.55, .55, .55, 1.3*np.ones(6)][:, None], n, fs)
 
 # %% ../../nbs/00c_artifact.ipynb #f1f6cc7c
 def _white(rng, n, fs, size):
@@ -81,7 +87,7 @@ def _hum(rng, t, mains):
 # %% ../../nbs/00c_artifact.ipynb #36a4eb5c
 def _muscle(rng, n, fs, size=None):
     "Muscle noise, tremor and mains (9, n) in mV at the electrodes; `size` as in `_white`, drawn where None."
-    size = .0082*np.exp(.75*rng.standard_normal()) if size is None else size
+    size = .007*np.exp(.62*rng.standard_normal()) if size is None else size
     out = _white(rng, n, fs, size)
     t = np.arange(n, dtype=np.float32)/fs
     if rng.random() < .15: out *= _bursts(rng, t, n/fs)
@@ -143,14 +149,16 @@ def _loosen(rng, eight, fs, rate=.04):
     return eight
 
 # %% ../../nbs/00c_artifact.ipynb #f4d8d399
-_LOW_PASS = {25: .05, 35: .10, 45: .08, 70: .12, 100: .15, 150: .25, 250: .25}  # Hz: share of recorders
+_RECORDERS = { # name: share, low pass in Hz and its order, step of the file in mV, factor on muscle noise
+    'steep': (.15, 40, 8, .001, 1.), 'plain': (.28, 150, 2, .001, .85), 'steps': (.30, 150, 2, .005, .9),
+    'wide': (.13, 250, 2, .00488, 1.7), 'narrow': (.06, 70, 2, .0025, 1.), 'muscle filter': (.08, 35, 2, .001, 1.)}
 
 _HIGH_PASS = {.05: .35, .15: .15, .3: .1, .5: .2, 0: .2}  # Hz, 0 for none
 
 # %% ../../nbs/00c_artifact.ipynb #0127f113
-def _pass_low(eight, hz, fs):
+def _pass_low(eight, hz, order, fs):
     "The leads (8, n) after a low pass; unchanged where it lies near or above half the sampling rate `fs` Hz."
-    return sosfilt(butter(2, hz, fs=fs, output='sos'), eight) if hz < .42*fs else eight
+    return sosfilt(butter(order, hz, fs=fs, output='sos'), eight) if hz < .42*fs else eight
 
 # %% ../../nbs/00c_artifact.ipynb #f9362510
 def _pass_high(eight, hz, fs):
@@ -161,13 +169,79 @@ def _pass_high(eight, hz, fs):
     return sosfilt(sos, eight, zi=start)[0]
 
 # %% ../../nbs/00c_artifact.ipynb #3cf427be
-def _recorder(rng, eight, fs, low=None, high=None):
-    "The leads (8, n) float32 in mV after a recorder's filters (Hz, drawn where None) and with its error of gain."
-    low = pick(rng, _LOW_PASS) if low is None else low
+def _recorder(rng, eight, fs, name, high=None):
+    "The leads (8, n) float32 in mV as the recorder `name` files them; its high pass (Hz) is drawn where None."
+    _, low, order, step, _ = _RECORDERS[name]
     high = pick(rng, _HIGH_PASS) if high is None else high
-    eight = _pass_low(eight, low, fs)
+    eight = _pass_low(eight, low, order, fs)
     if high: eight = _pass_high(eight, high, fs)
-    return (eight*(1+.03*rng.standard_normal())).astype(np.float32)
+    eight = eight*(1+.03*rng.standard_normal())
+    return (np.round(eight/step)*step).astype(np.float32)
+
+# %% ../../nbs/00c_artifact.ipynb #09375455
+REVERSALS = {
+    'arms': ((-1, 0), (-1, 1)), 'right arm, left leg': ((1, -1), (0, -1)), 'left arm, left leg': ((0, 1), (1, 0)),
+    'turned': ((-1, 1), (-1, 0)), 'turned back': ((0, -1), (1, -1)), 'right arm, right leg': ((1, -1), (.02, .02))}
+
+# %% ../../nbs/00c_artifact.ipynb #c67bb905
+def reverse_limbs(
+    eight:np.ndarray, # (8, n) mV, leads I, II, V1–V6
+    which:str, # a key of `REVERSALS`
+)->np.ndarray: # (8, n) mV
+    "The leads with limb electrodes in each other's place."
+    return np.concatenate([np.array(REVERSALS[which], eight.dtype)@eight[:2], eight[2:]])
+
+# %% ../../nbs/00c_artifact.ipynb #9961743e
+def misplace(
+    rng:np.random.Generator,
+    eight:np.ndarray, # (8, n) mV, leads I, II, V1–V6
+    fs:float, # Hz
+    faults:tuple, # of 'arm reversal', 'limb reversal', 'V1-V2 swap', 'lead off'
+)->np.ndarray: # (8, n) mV
+    "The leads with these faults of the electrodes; other names change nothing."
+    if 'arm reversal' in faults: eight = reverse_limbs(eight, 'arms')
+    if 'limb reversal' in faults: eight = reverse_limbs(eight, rng.choice(list(REVERSALS)[1:]))
+    if 'V1-V2 swap' in faults: eight = eight[[0, 1, 3, 2, 4, 5, 6, 7]]
+    if 'lead off' in faults:
+        rows = rng.choice(8, rng.choice([1, 2, 3], p=[.7, .2, .1]), replace=False)
+        eight = eight.copy()
+        for row in rows: eight[row] = _contact_lost(rng, eight.shape[1], fs)
+    return eight
+
+# %% ../../nbs/00c_artifact.ipynb #38d19aaf
+def _flat(rng, t):
+    "A level in each lead (8, n), mV."
+    return np.tile(.2*rng.standard_normal((8, 1)), len(t))
+
+def _hiss(rng, t):
+    "White noise (8, n) of 0.007 to 1 mV."
+    return rng.standard_normal((8, len(t)))*np.exp(rng.uniform(-5, 0))
+
+def _mains_alone(rng, t):
+    "50 or 60 Hz (8, n), mV."
+    return np.outer(.3*rng.standard_normal(8), np.sin(2*np.pi*rng.choice([50, 60])*t))
+
+def _drift(rng, t):
+    "Eight random walks (8, n) in mV."
+    return np.cumsum(rng.standard_normal((8, len(t)), dtype=np.float32), 1)*np.float32(rng.uniform(.002, .02))
+
+def _sines(rng, t):
+    "A sine of the same frequency in all leads (8, n), mV."
+    return np.outer(rng.standard_normal(8), np.sin(2*np.pi*rng.uniform(.3, 25)*t+rng.uniform(0, 6)))
+
+# %% ../../nbs/00c_artifact.ipynb #54964864
+NO_ECG = {'flat': _flat, 'white': _hiss, 'drift': _drift, 'sines': _sines, 'mains': _mains_alone}
+
+# %% ../../nbs/00c_artifact.ipynb #aa6f9e5e
+def no_ecg(
+    rng:np.random.Generator,
+    n:int, # samples
+    fs:float, # Hz
+    what:str|None=None, # a key of `NO_ECG`; drawn where not given
+)->np.ndarray: # (8, n) float32 mV, leads I, II, V1–V6
+    "A signal that is no electrocardiogram."
+    make = NO_ECG[what or rng.choice(list(NO_ECG))]
+    return make(rng, np.arange(n, dtype=np.float32)/fs).astype(np.float32)
 
 # %% ../../nbs/00c_artifact.ipynb #0ab15b3d
 def add_noise(
@@ -178,7 +252,8 @@ def add_noise(
 )->np.ndarray: # (8, n) float32 mV
     "The leads as a recorder at the bedside would write them."
     if not level: return eight
-    n = eight.shape[1]
-    noise = _baseline_wander(rng, n, fs) + _muscle(rng, n, fs) + _motion(rng, n, fs)
+    n, recorder = eight.shape[1], pick(rng, {name: share for name, (share, *_) in _RECORDERS.items()})
+    muscle = _muscle(rng, n, fs)*np.float32(_RECORDERS[recorder][-1])
+    noise = _baseline_wander(rng, n, fs) + _unrest(rng, n, fs) + muscle + _motion(rng, n, fs)
     noisy = eight + np.float32(level)*(_WIRING@noise.astype(np.float32))
-    return _recorder(rng, _loosen(rng, noisy, fs), fs)
+    return _recorder(rng, _loosen(rng, noisy, fs), fs, recorder)

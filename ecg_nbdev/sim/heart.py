@@ -28,7 +28,7 @@ def lead_matrix(
     chest = np.stack([np.interp(shift, np.arange(6), _DOWER[2:, k]) for k in range(3)], 1)
     chest = chest + spread*.08*rng.standard_normal((6, 3))
     gain = np.exp(spread*(.15*rng.standard_normal() + .12*rng.standard_normal((6, 1))))
-    limbs = _DOWER[:2] + spread*.05*rng.standard_normal((2, 3))
+    limbs = .95*_DOWER[:2] + spread*.05*rng.standard_normal((2, 3))
     return np.concatenate([limbs, chest*gain*_CHEST_GAIN[:, None]])
 
 # %% ../../nbs/00b_heart.ipynb #29083bd8
@@ -91,10 +91,11 @@ class Shape:
 # %% ../../nbs/00b_heart.ipynb #dd58abe1
 def _normal_qrs(rng, duration=None):
     "Activation through both bundles: waves (k, 7) in s from QRS onset, and the duration in s, drawn where None."
-    d = duration or np.clip(rng.normal(.082, .008), .064, .108)
-    w = waves((.16, .065, (-.09, -.05, -.18)), (.32, .075, (.52, .20, -.36)), (.46, .085, (1.08, .40, .10)),
-              (.62, .09, (.28, .08, .72)), (.80, .08, (-.12, -.04, .18)))
+    d = duration or np.clip(rng.normal(.079, .008), .06, .105)
+    w = waves((.16, .065, (-.09, -.02, -.15)), (.32, .075, (.52, .20, -.34)), (.46, .085, (1.08, .42, .10)),
+              (.62, .09, (.28, .10, .72)), (.80, .08, (-.09, .01, .18)))
     w = vary(rng, w, size=.22, aside=.05)
+    w[:2, 4:] *= np.exp(.3*rng.standard_normal((2, 1)))
     w[:, :3] *= d
     return w, d
 
@@ -102,8 +103,8 @@ def _normal_qrs(rng, duration=None):
 def _lbbb_qrs(rng, duration=None):
     "Activation through the right bundle alone: waves (k, 7) in s from QRS onset, and the duration in s."
     d = duration or np.clip(rng.normal(.142, .013), .122, .185)
-    w = waves((.16, .09, (.16, .12, .15)), (.33, .11, (.50, .28, .85)), (.52, .12, (.42, .20, 1.25)),
-              (.72, .11, (.55, .12, .70)), (.88, .07, (.12, .02, .10)))
+    w = waves((.16, .09, (.16, .16, .15)), (.36, .11, (.60, .60, 1.1)), (.55, .10, (1.45, 1.05, 2.5)),
+              (.74, .10, (.70, .15, .95)), (.88, .07, (.12, .02, .10)))
     w = vary(rng, w, size=.2, aside=.06)
     w[:, :3] *= d
     return w, d
@@ -165,20 +166,23 @@ def _ventricular_qrs(rng, duration=None):
 ACTIVATION = dict(normal=_normal_qrs, LBBB=_lbbb_qrs, RBBB=_rbbb_qrs, ventricular=_ventricular_qrs)
 
 # %% ../../nbs/00b_heart.ipynb #96c34d10
+_T_SPREAD = np.array([.06, .06, .12]) # mV, how far T vectors scatter to the left, to the feet, and to the back
+
 def _away_from(late, opposed):
     "Vector (3,) in mV against the area of the `late` waves (k, 7), `opposed` mV for each 0.1 mV·s."
     return -opposed/.1*2.5*(late[:, 4:]*late[:, 1:3].mean(1, keepdims=True)).sum(0)
 
 # %% ../../nbs/00b_heart.ipynb #4f33c13b
-def _recovery(rng, size=1., late=None, opposed=0.):
-    "Repolarisation (3, 7) with a T wave of that relative size: level ST, slope into T, T; in parts of J…end of T."
-    t = size*(np.array([.38, .14, -.34])*np.exp(.32*rng.standard_normal()) + .06*rng.standard_normal(3))
-    j = np.array([.015, .012, -.035])*rng.uniform(-.2, 1.8)
+def _recovery(rng, size=1., late=None, opposed=0., j=1.):
+    "Repolarisation (4, 7) with a T wave of that relative size: level ST, slope into T, T, its tail; in J…end of T."
+    t = size*(np.array([.40, .15, -.30])*np.exp(.28*rng.standard_normal()) + _T_SPREAD*rng.standard_normal(3))
+    j = j*np.array([.016, .004, -.040])*rng.uniform(-.2, 1.8)
     if late is not None:
         away = _away_from(late, opposed)
-        t, j = t+away, j+away*rng.uniform(.02, .13)
-    at, rise, fall = rng.normal(.68, .03), rng.uniform(.16, .23), rng.uniform(.095, .13)
-    return waves((.2, .3, j, True), (at-.24, (.2, .16), t*rng.uniform(0, .2)), (at, (rise, fall), t))
+        t, j = t+away, j+away*rng.uniform(0, .06)
+    at, rise, fall = rng.normal(.70, .03), rng.uniform(.125, .185), rng.uniform(.085, .12)
+    slope, tail = t*rng.uniform(0, .25)*((.6, .1, 2.3) if late is None else .5), t*rng.uniform(0, .22)
+    return waves((.2, .3, j, True), (at-.24, (.24, .17), slope), (at, (rise, fall), t), (at+.22, (.1, .22), tail))
 
 # %% ../../nbs/00b_heart.ipynb #3c3e5cbc
 def recovery_after(
@@ -186,23 +190,25 @@ def recovery_after(
     kind:str, # a key of `ACTIVATION`
     qrs:np.ndarray, # (k, 7) waves of the activation
     size:float=1., # factor on the T wave
-)->np.ndarray: # (3, 7) waves, moments in parts of J…end of T
+    j:float=1., # factor on the J-point elevation of a healthy heart
+)->np.ndarray: # (4, 7) waves, moments in parts of J…end of T
     "The recovery behind an activation of that kind, fitted to the T waves of the real recordings per lead."
-    if kind == 'normal': return _recovery(rng, size)
-    if kind == 'RBBB': return _recovery(rng, size, qrs[-2:]*(1, 1, 1, 1, 1.5, 1, .85), rng.uniform(.4, 1.6))
-    return _recovery(rng, .5*size, qrs, rng.uniform(*((.22, .52) if kind == 'LBBB' else (.35, .9))))
+    if kind == 'normal': return _recovery(rng, size, j=j)
+    if kind == 'RBBB': return _recovery(rng, size, qrs[-2:]*(1, 1, 1, 1, 1.5, 1, .85), rng.uniform(.4, 1.6), j)
+    if kind == 'LBBB': return _recovery(rng, .6*size, qrs*(1, 1, 1, 1, 1, .35, 1), rng.uniform(.13, .36), j)
+    return _recovery(rng, .5*size, qrs, rng.uniform(.35, .9), j)
 
 # %% ../../nbs/00b_heart.ipynb #c6c6f06b
-_DEPRESSION = dict(subendocardial=(-.70, -.50, .30), lateral=(-.85, -.15, .15), inferior=(-.25, -.90, .15),
+_DEPRESSION = dict(subendocardial=(-.75, -.50, .08), lateral=(-.85, -.15, .15), inferior=(-.25, -.90, .15),
                    anterior=(-.25, -.10, .85))
 
 _DEPRESSION_ODDS = dict(subendocardial=.55, lateral=.2, inferior=.15, anterior=.1)
 
 # %% ../../nbs/00b_heart.ipynb #4a4841f2
-_ELEVATION = dict(anterior=(.38, -.05, -.90), anterolateral=(.65, 0., -.70), inferior=(-.30, .90, .05),
+_ELEVATION = dict(anterior=(.50, -.10, -.80), anterolateral=(.85, -.05, -.50), inferior=(-.30, .90, .05),
                   inferolateral=(.45, .80, .0), diffuse=(.50, .50, -.50))
 
-_ELEVATION_ODDS = dict(anterior=.44, anterolateral=.20, inferior=.16, inferolateral=.08, diffuse=.12)
+_ELEVATION_ODDS = dict(anterior=.44, anterolateral=.28, inferior=.10, inferolateral=.08, diffuse=.10)
 
 # %% ../../nbs/00b_heart.ipynb #4d0c43fe
 def pick(
@@ -229,7 +235,7 @@ def depress(
     territory:str|None=None, # a key of `_DEPRESSION`
 )->np.ndarray: # (m+1 or m+2, 7)
     "A recovery with ST depression: level, sloping down into an inverted T, or sloping up."
-    size = size or .065*np.exp(.4*rng.standard_normal())
+    size = size or .050*np.exp(.4*rng.standard_normal())
     v = size*(np.array(_DEPRESSION[territory or pick(rng, _DEPRESSION_ODDS)]) + .15*rng.standard_normal(3))
     form, w = rng.random(), w.copy()
     w[1:, 4:] *= rng.uniform(*((.7, 1.3) if rng.random() < .85 else (-.3, .7)))
@@ -248,5 +254,5 @@ def elevate(
     v = size*(np.array(_ELEVATION[territory or pick(rng, _ELEVATION_ODDS)]) + .12*rng.standard_normal(3))
     w = w.copy()
     w[1:, 4:] *= rng.uniform(.6, 1.3)
-    w[2, 4:] += v*rng.uniform(.8, 5.)
+    w[2, 4:] += v*rng.uniform(1., 6.)
     return np.concatenate([w, waves((.28, .33, v, True), (.48, .18, v*rng.uniform(0, .7)))])

@@ -13,12 +13,15 @@ from functools import partial
 import numpy as np
 from .heart import ACTIVATION, Shape, depress, elevate, lead_matrix, recovery_after, turn, vary, waves
 from .rhythm import Beats, KINDS
+from .findings import FINDINGS
 
 # %% ../../nbs/00d_patient.ipynb #fc3b7a65
-_VARIANTS = {'left axis': .08, 'right axis': .05, 'low voltage': .05, 'high voltage': .09, 'strain': .015,
-             'flat T': .17, 'inverted T': .04, 'sagging ST': .08, 'small P': .09, 'incomplete RBBB': .025,
-             'early repolarisation': .06, 'old infarct': .04, 'slow conduction': .03, 'fragmented': .05,
-             'juvenile T': .03}  # share of patients
+_VARIANTS = {'high voltage': .09, 'small T': .14, 'sagging ST': .10, 'small P': .09, 'high take-off': .06,
+             'slow conduction': .03, 'fragmented': .05}  # share of patients
+
+_COMPANIONS = {'left axis': .07, 'right axis': .04, 'low voltage': .05, 'LVH': .06, 'RVH': .01, 'flat T': .14,
+               'inverted T': .05, 'ST-T change': .05, 'incomplete RBBB': .03, 'IVCD': .02, 'long QT': .02,
+               'early repolarisation': .02, 'old anterior infarction': .03, 'old inferior infarction': .04}
 
 # %% ../../nbs/00d_patient.ipynb #c04cb784
 @dataclass
@@ -31,14 +34,16 @@ class Heart:
     ectopic_p:np.ndarray # (k, 12) P wave of early atrial beats
     qtc:float # s, QT interval at an interval of one second
     matrix:np.ndarray # (8, 3) lead matrix, mV per unit of dipole
-    variants:tuple = () # names of the patient's variants
+    variants:tuple = () # names of the patient's variants, and of findings that shape the heart
 
 # %% ../../nbs/00d_patient.ipynb #45743076
-_P_GAIN = np.array([1.1, 1., .8, .58, .52, .48, .48, .5])
+_P_GAIN = np.array([1.28, .95, .8, .58, .50, .45, .48, .58])
 
-_T_GAIN = np.array([1.2, 1., .75, 1.1, .58, .52, .54, .75])
+_T_GAIN = np.array([.95, .95, .62, 1.12, .60, .54, .50, .66])
 
 # %% ../../nbs/00d_patient.ipynb #91ba2b6c
+_T_LOCAL = np.array([.06, .06, .30, .14, .08, .06, .06, .06])
+
 def _on_leads(rng, w, matrix, gain=1., local=.06):
     "Waves (k, 7) as the eight leads see them, (k, 12); `local` is the relative part that no dipole explains."
     matrix = matrix*np.reshape(gain, (-1, 1))
@@ -47,12 +52,13 @@ def _on_leads(rng, w, matrix, gain=1., local=.06):
 
 # %% ../../nbs/00d_patient.ipynb #eff21f2f
 def _p_waves(rng, ectopic=False):
-    "Activation of the atria: waves (2, 7) in s from P onset."
-    size, d = np.exp(.3*rng.standard_normal()), np.clip(rng.normal(.104, .012), .07, .14)
+    "Activation of the atria and their recovery: waves (3, 7) in s from P onset."
+    size, d = .93*np.exp(.23*rng.standard_normal()), np.clip(rng.normal(.104, .012), .07, .14)
     w = vary(rng, waves((.34, .16, (.075, .085, -.07)), (.68, .17, (.105, .065, .06))), size=.25, aside=.012)
+    w = np.concatenate([w, waves((1.7, (.5, 1.1), -rng.uniform(.15, .8)*w[:, 4:].mean(0)))])
     if ectopic:
         aim = rng.standard_normal(3)*(.09, .09, .06)
-        w[:, 4:] = .35*w[:, 4:] + aim*rng.uniform(.5, 1.2, (2, 1))
+        w[:, 4:] = .35*w[:, 4:] + aim*np.r_[rng.uniform(.5, 1.2, 2), -.2][:, None]
         d *= rng.uniform(.65, 1.)
     w[:, :3] *= d
     w[:, 4:] *= size
@@ -60,59 +66,189 @@ def _p_waves(rng, ectopic=False):
 
 # %% ../../nbs/00d_patient.ipynb #9b2ca7fe
 def _axis_of(rng, age, variants):
-    "Turn of the whole heart, degrees from the mean: leftward with `age` (about 0.4° per year, Chou ch. 1)."
-    if 'left axis' in variants: return rng.uniform(-80, -45)
-    if 'right axis' in variants: return rng.uniform(40, 85)
-    return rng.normal(6-.4*(age-40), 18)
+    "Turn of the whole heart, degrees from the mean."
+    if 'left axis' in variants: return rng.uniform(-82, -52)
+    if 'right axis' in variants or 'RVH' in variants: return rng.uniform(60, 110)
+    if 'LVH' in variants: return rng.normal(-25, 20)
+    return rng.normal(6-.3*(age-40)+np.interp(age, (1, 8, 16), (20, 6, 0)), 15)
+
+# %% ../../nbs/00d_patient.ipynb #b54e8c38
+_ODDS = {
+    'AF': {'flat T': .32, 'ST-T change': .26, 'LVH': .10, 'sagging ST': .5},
+    'PAC': {'flat T': .24, 'ST-T change': .10, 'sagging ST': .25},
+    'PVC': {'flat T': .22, 'sagging ST': .1, 'high voltage': .15},
+    'LBBB': {'left axis': .15}, 'RBBB': {'left axis': .12, 'slow conduction': 0, 'high voltage': .15},
+    'STD': {'small T': .05, 'sagging ST': 0, 'flat T': .06, 'inverted T': .01},
+    'STE': {'high voltage': .7, 'sagging ST': 0, 'high take-off': 0, 'flat T': 0, 'inverted T': 0}} # beside the usual
 
 # %% ../../nbs/00d_patient.ipynb #cd25f250
-def _draw_variants(rng, labels=()):
-    "Names of the variants of one patient with these labels."
-    odds = dict(_VARIANTS)
-    if {'STE', 'STD'} & set(labels): odds |= {'early repolarisation': 0, 'strain': 0, 'sagging ST': 0}
-    if 'STD' in labels: odds |= {'high voltage': .15, 'flat T': .08, 'inverted T': .01}
-    if 'STE' in labels: odds |= {'high voltage': .3}
-    if {'LBBB', 'RBBB'} & set(labels): odds |= {'incomplete RBBB': 0, 'slow conduction': 0, 'left axis': .2}
-    return tuple(name for name, u in zip(odds, rng.random(len(odds))) if u < odds[name])
+def _draw_variants(rng, labels=(), findings=(), sex=''):
+    "Names of the variants of one patient with these labels and findings, and of what comes along with them."
+    odds = _VARIANTS | (_COMPANIONS if labels and 'Normal' not in labels else {})
+    for name in labels: odds = odds | _ODDS.get(name, {})
+    odds['high take-off'] *= {'M': 1.6, 'F': .4}.get(sex, 1)
+    drawn = {name for name, u in zip(odds, rng.random(len(odds))) if u < odds[name]}
+    allowed = {name for name in drawn if name not in FINDINGS or not set(FINDINGS[name].never) & set(labels)}
+    return tuple(dict.fromkeys((*findings, *sorted(_without_contradictions(allowed, findings)))))
+
+# %% ../../nbs/00d_patient.ipynb #f6ace4d7
+_EITHER = ( # at most one of each
+    {'left axis', 'right axis', 'RVH', 'LVH'}, {'flat T', 'inverted T', 'ST-T change', 'small T'},
+    {'low voltage', 'LVH', 'RVH', 'high voltage'}, {'incomplete RBBB', 'IVCD', 'pre-excitation', 'slow conduction'},
+    {'old anterior infarction', 'old inferior infarction'},
+    {'early repolarisation', 'ST-T change', 'sagging ST', 'high take-off'})
+
+def _without_contradictions(drawn, given):
+    "The names `drawn` that can be true of one heart together, and with the ones `given`."
+    kept = []
+    for name in sorted(drawn):
+        if not any(name in group and group & {*kept, *given} for group in _EITHER): kept.append(name)
+    return kept
+
+# %% ../../nbs/00d_patient.ipynb #7db4b8a5
+def _duration(rng, age, sex, variants):
+    "Duration of a QRS complex through both bundles, s."
+    if 'IVCD' in variants: return rng.uniform(.112, .14)
+    if 'slow conduction' in variants: return rng.normal(.108, .005)
+    usual = rng.normal({'M': .082, 'F': .076}.get(sex, .079), .008)
+    return np.clip(usual*np.interp(age, (1, 6, 16), (.72, .82, 1)), .05, .108)
+
+# %% ../../nbs/00d_patient.ipynb #7e1a9ea2
+def _details(rng, end):
+    "Three small, short waves (3, 7) within a QRS complex that lasts `end` s."
+    sizes = .11*np.exp(.4*rng.standard_normal())*rng.standard_normal((3, 3))
+    return waves(*zip(end*rng.uniform(.2, .9, 3), rng.uniform(.0027, .005, 3), sizes))
 
 # %% ../../nbs/00d_patient.ipynb #556b6087
-def _activation(rng, block, variants):
+def _activation(rng, block, age, sex, variants):
     "Waves (k, 7) of the QRS complex with the patient's variants, and its duration in s; `block` as in `ACTIVATION`."
-    slow = block == 'normal' and 'slow conduction' in variants
-    qrs, end = ACTIVATION[block](rng, rng.normal(.112, .006) if slow else None)
-    if 'fragmented' in variants:
-        qrs = np.concatenate([qrs, waves((end*rng.uniform(.3, .85), .006, .2*rng.standard_normal(3)))])
-    if 'incomplete RBBB' in variants:
-        end = rng.uniform(.095, .115)
-        qrs = np.concatenate([qrs, waves((end-.018, .0085, (-.12, 0, -rng.uniform(.15, .35))))])
+    qrs, end = ACTIVATION[block](rng, _duration(rng, age, sex, variants) if block == 'normal' else None)
+    qrs = np.concatenate([qrs, _details(rng, end)])
     if 'high voltage' in variants: qrs[2:4, 4:] *= rng.uniform(1.25, 1.8)
-    if 'old infarct' in variants: qrs[:2, 4:] = -rng.uniform(.2, .8)*qrs[:2, 4:] + .15*rng.standard_normal((2, 3))
+    for name in variants:
+        if name in _MARKS: qrs, end = _MARKS[name](rng, qrs, end)
     return qrs, end
 
+# %% ../../nbs/00d_patient.ipynb #a4f3c149
+def _fragmented(rng, qrs, end):
+    "A notch somewhere in the QRS complex."
+    return np.concatenate([qrs, waves((end*rng.uniform(.3, .85), .006, .2*rng.standard_normal(3)))]), end
+
+def _incomplete_rbbb(rng, qrs, end):
+    "A small r′ in V1; the complex lasts 95–115 ms."
+    end = rng.uniform(.095, .115)
+    return np.concatenate([qrs, waves((end-.018, .0085, (-.12, 0, -rng.uniform(.15, .35))))]), end
+
+# %% ../../nbs/00d_patient.ipynb #fcb18614
+def _lvh(rng, qrs, end):
+    "Tall R in V5, V6 and I, deep S in V1 and V2."
+    qrs[2:4, 4:] *= rng.uniform(1.6, 2.3)
+    qrs[:, :3] *= 1.08
+    return qrs, end*1.08
+
+def _rvh(rng, qrs, end):
+    "Tall R in V1, deep S in V6."
+    qrs[2:4, 4] *= rng.uniform(.2, .6)
+    qrs[2:4, 6] = -rng.uniform(.3, .8, 2)*np.abs(qrs[2:4, 6]) - .2
+    return np.concatenate([qrs, waves((end*.72, .012, (-rng.uniform(.3, .7), 0, -rng.uniform(.1, .4))))]), end
+
+# %% ../../nbs/00d_patient.ipynb #b2aa9cfa
+def _anterior_q(rng, qrs, end):
+    "QS or small r in V1–V4."
+    qrs[:2, 4:] = (.05, .05, 0)*qrs[:2, 4:] + (0, 0, rng.uniform(.15, .5))
+    qrs[2, 6] += rng.uniform(.3, .8)
+    return qrs, end
+
+def _inferior_q(rng, qrs, end):
+    "Q waves of 30 ms and more in II, III and aVF."
+    qrs[0, 5], qrs[1, 5] = -rng.uniform(.2, .4), -rng.uniform(.35, .9)
+    qrs[:2, 1:3] *= 1.3
+    return qrs, end
+
+# %% ../../nbs/00d_patient.ipynb #94bae9df
+def _delta_wave(rng, qrs, end):
+    "A slow beginning of 30–50 ms before the complex."
+    early = rng.uniform(.03, .05)
+    way = .6*qrs[2, 4:]/np.linalg.norm(qrs[2, 4:]) + .6*rng.uniform((-.2, -1, -1), 1)
+    delta = waves((early, (early*.45, .022), way*rng.uniform(.3, .6)))
+    qrs[:, 0] += early
+    return np.concatenate([delta, qrs]), end+early
+
+# %% ../../nbs/00d_patient.ipynb #e1debfc9
+_MARKS = {'fragmented': _fragmented, 'incomplete RBBB': _incomplete_rbbb, 'LVH': _lvh, 'RVH': _rvh,
+          'old anterior infarction': _anterior_q, 'old inferior infarction': _inferior_q, 'pre-excitation': _delta_wave}
+
 # %% ../../nbs/00d_patient.ipynb #74907f1a
-def _t_size(rng, variants):
+_T_FACTOR = {'small T': (.35, .7), 'flat T': (-.05, .3), 'inverted T': (-.9, -.35), 'ST-T change': (.1, .7)}
+
+def _t_size(rng, age, sex, rr, variants):
     "Factor on the T wave."
-    if 'flat T' in variants: return rng.uniform(.15, .5)
-    if 'inverted T' in variants: return rng.uniform(-.7, -.1)
-    return 1.
+    size = {'M': 1.17, 'F': .92}.get(sex, 1.05)
+    size *= np.interp(age, (20, 85), (1.2, .85))*np.interp(rr, (.4, .75, 1.1), (.6, 1, 1.1))
+    for name, span in _T_FACTOR.items():
+        if name in variants: size *= rng.uniform(*span)
+    return size
+
+def _j_size(age, sex):
+    "Factor on the J-point elevation."
+    return {'M': 1.9, 'F': .5}.get(sex, 1)*np.interp(age, (25, 80), (1.2, .7))
 
 # %% ../../nbs/00d_patient.ipynb #226f92ac
-def _base_shape(rng, labels, variants, lie, gain):
+def _base_shape(rng, labels, age, sex, rr, variants, lie, gain):
     "The beat that comes through the atrioventricular node; `lie` turns waves as this heart lies in its chest."
     block = next((b for b in ('LBBB', 'RBBB') if b in labels), 'normal')
-    qrs, end = _activation(rng, block, variants)
+    qrs, end = _activation(rng, block, age, sex, variants)
     qrs = lie(qrs)
-    return Shape(qrs, recovery_after(rng, block, qrs, gain*_t_size(rng, variants)), end)
+    size = gain*_t_size(rng, age, sex, rr, variants)
+    recovery = recovery_after(rng, block, qrs, size, _j_size(age, sex))
+    if 'pre-excitation' in variants: recovery[2, 4:] -= rng.uniform(.2, 1.2)*qrs[0, 4:]
+    return Shape(qrs, recovery, end)
+
+# %% ../../nbs/00d_patient.ipynb #2ebeebfd
+def _raised(low, high, *territories):
+    "A function that elevates ST by `low` to `high` mV in one of the territories."
+    def raise_st(rng, w): return elevate(rng, w, rng.uniform(low, high), rng.choice(territories))
+    return raise_st
+
+def _sunken(low, high, territory=None):
+    "A function that depresses ST by `low` to `high` mV."
+    def sink_st(rng, w): return depress(rng, w, rng.uniform(low, high), territory)
+    return sink_st
+
+# %% ../../nbs/00d_patient.ipynb #9c71aa74
+def _strained(territory, share):
+    "A function that adds strain in a share of the hearts."
+    def strain(rng, w):
+        if rng.random() >= share: return w
+        w = depress(rng, w, rng.uniform(.03, .1), territory)
+        w[2, 4:] *= rng.uniform(-.9, .1)
+        return w
+    return strain
+
+# %% ../../nbs/00d_patient.ipynb #5e9291d6
+def _scarred(away, territory):
+    "A function that turns T `away` from a scar in half of the hearts, and leaves ST raised over it in some."
+    def scar(rng, w):
+        if rng.random() < .55: w = np.concatenate([w, waves((.7, (.18, .12), np.array(away)*rng.uniform(.15, .5)))])
+        return elevate(rng, w, rng.uniform(.02, .1), territory) if rng.random() < .3 else w
+    return scar
+
+# %% ../../nbs/00d_patient.ipynb #5bc080e6
+_SHIFTS = {'sagging ST': _sunken(.01, .035), 'ST-T change': _sunken(.025, .06),
+           'high take-off': _raised(.02, .045, 'anterior', 'diffuse'),
+           'early repolarisation': _raised(.05, .1, 'anterior', 'inferolateral', 'diffuse'),
+           'LVH': _strained('lateral', .55), 'RVH': _strained('anterior', .7),
+           'old anterior infarction': _scarred((-.2, 0, 1), 'anterior'),
+           'old inferior infarction': _scarred((0, -1, 0), 'inferior')}
 
 # %% ../../nbs/00d_patient.ipynb #172e0a7b
-def _st_changes(rng, shape, labels, variants):
+def _st_changes(rng, shape, labels, age, variants):
     "The same shape with the ST segment of the labels and variants."
     w = shape.recovery
-    if 'juvenile T' in variants: w = np.concatenate([w, waves((.68, (.19, .12), (.05, 0, .3)))])
-    if 'early repolarisation' in variants:
-        w = elevate(rng, w, rng.uniform(.03, .08), rng.choice(['anterior', 'inferolateral', 'diffuse']))
-    if 'strain' in variants: w = depress(rng, w, rng.uniform(.03, .07), 'lateral')
-    if 'sagging ST' in variants: w = depress(rng, w, rng.uniform(.005, .03))
+    if rng.random() < np.interp(age, (1, 8, 16, 30), (.95, .8, .3, .02)):  # juvenile T: down in V1–V3
+        w = np.concatenate([w, waves((.68, (.19, .12), (.05, 0, rng.uniform(.2, .45))))])
+    for name in variants:
+        if name in _SHIFTS: w = _SHIFTS[name](rng, w)
     if 'STD' in labels: w = depress(rng, w)
     if 'STE' in labels: w = elevate(rng, w)
     return replace(shape, recovery=w)
@@ -125,37 +261,56 @@ def _wide_shape(rng, kind, lie=None):
     return Shape(qrs, recovery_after(rng, kind, qrs), end)
 
 # %% ../../nbs/00d_patient.ipynb #5f843b70
-def _draw_shapes(rng, labels, variants, lie, gain):
+def _draw_shapes(rng, labels, age, sex, rr, variants, lie, gain):
     "A shape, not yet seen from the leads, for each of `KINDS`; `gain` is a factor on the T wave."
-    base = _st_changes(rng, _base_shape(rng, labels, variants, lie, gain), labels, variants)
+    base = _st_changes(rng, _base_shape(rng, labels, age, sex, rr, variants, lie, gain), labels, age, variants)
     aberrant = _wide_shape(rng, 'LBBB' if rng.random() < .05 else 'RBBB', lie)
     ventricular = _wide_shape(rng, 'ventricular')
     early = replace(base, qrs=vary(rng, base.qrs, size=.04, aside=.02, time=.01))
     return base, early, aberrant, ventricular
 
+# %% ../../nbs/00d_patient.ipynb #0c620fa0
+def _t_on_leads(rng, w, matrix):
+    "Waves (m, 7) of the recovery as the eight leads see them, (m, 12)."
+    seen = _on_leads(rng, w, matrix, _T_GAIN, 0.)
+    size = np.linalg.norm(w[:, 4:], axis=1, keepdims=True)
+    seen[:, 4:] += size*_T_LOCAL*rng.standard_normal(8)
+    return seen
+
 # %% ../../nbs/00d_patient.ipynb #bbf7a28d
 def _shape_on_leads(rng, shape, matrix):
     "The same shape as the eight leads see it."
     qrs = _on_leads(rng, shape.qrs, matrix)
-    return replace(shape, qrs=qrs, recovery=_on_leads(rng, shape.recovery, matrix, _T_GAIN))
+    return replace(shape, qrs=qrs, recovery=_t_on_leads(rng, shape.recovery, matrix))
+
+# %% ../../nbs/00d_patient.ipynb #fd637b7f
+def _draw_qtc(rng, sex, variants):
+    "QT interval at an interval of one second, s; 10 ms longer in women."
+    if 'long QT' in variants: return rng.uniform(.475, .56)
+    return np.clip(rng.normal({'F': .420, 'M': .408}.get(sex, .414), .022), .35, .47)
 
 # %% ../../nbs/00d_patient.ipynb #3e817614
 def draw_heart(
     rng:np.random.Generator,
     labels:tuple=(), # class names; blocks and ST changes shape the beat, the rest does not
     age:float=60., # years
+    sex:str='', # 'F', 'M' or ''
+    rr:float=.8, # s, mean interval between beats
+    findings:tuple=(), # keys of `FINDINGS`; those that shape the heart do, the rest does not
 )->Heart:
     "A heart with the given diagnoses, different every time."
-    variants, matrix = _draw_variants(rng, labels), lead_matrix(rng)
-    gain = np.exp(.19*rng.standard_normal())*(rng.uniform(.45, .7) if 'low voltage' in variants else 1)
+    shaping = tuple(name for name in findings if FINDINGS[name].part == 'heart')
+    variants, matrix = _draw_variants(rng, labels, shaping, sex), lead_matrix(rng)
+    gain = np.exp(.19*rng.standard_normal())*(rng.uniform(.3, .5) if 'low voltage' in variants else 1)
     frontal, horizontal = _axis_of(rng, age, variants), 16*rng.standard_normal()
     lie = partial(turn, frontal=frontal, horizontal=horizontal, gain=gain)
-    shapes = _draw_shapes(rng, labels, variants, lie, gain**.7)
+    shapes = _draw_shapes(rng, labels, age, sex, rr, variants, lie, gain**.7)
     seen = [_shape_on_leads(rng, shape, matrix) for shape in shapes]
     p_gain = np.sqrt(gain)*(rng.uniform(.15, .6) if 'small P' in variants else 1)
     p = _on_leads(rng, turn(_p_waves(rng), .3*frontal, 0, p_gain), matrix, _P_GAIN)
     ectopic_p = _on_leads(rng, _p_waves(rng, ectopic=True), matrix, _P_GAIN)
-    return Heart(seen, p, ectopic_p, np.clip(rng.normal(.405, .024), .35, .5), matrix, variants)
+    if 'junctional' in findings: ectopic_p = p*np.r_[1, 1, 1, 1, -np.ones(8)]  # backwards through the atria
+    return Heart(seen, p, ectopic_p, _draw_qtc(rng, sex, variants), matrix, variants)
 
 # %% ../../nbs/00d_patient.ipynb #0db8ba1d
 def _bells(u, rise, fall, flat):
@@ -199,7 +354,7 @@ def _ventricular_groups(beats, heart, size):
         of = beats.kind == kind
         if not of.any(): continue
         onset, end = beats.qrs[of], shape.end
-        recover = np.maximum(qt[of]*(1.06 if end > .12 else 1)-end, .16) + .5*max(end-.1, 0)
+        recover = np.maximum(qt[of]*(1.1 if end > .12 else 1)-end, .16) + .5*max(end-.1, 0)
         yield shape.qrs, onset, 1., size[of]
         yield shape.recovery, onset+end, recover, size[of]
 

@@ -118,7 +118,7 @@ def early_beats(
 def _coupling(rng, n, typical, ventricular):
     "How early each of `n` beats would come, as a factor on its interval; `typical` is the usual interval, s."
     shortest = .38 if typical > .6 else .5
-    return np.clip(rng.normal(.62 if ventricular else .66, .10)+.05*rng.standard_normal(n), shortest, .86)
+    return np.clip(rng.normal(.60 if ventricular else .68, .11)+.05*rng.standard_normal(n), shortest, .93)
 
 # %% ../../nbs/00a_rhythm.ipynb #87e1d1b4
 def _ventricular_pauses(rng, intervals, out, after, coupling, alone):
