@@ -16,11 +16,11 @@ from .rhythm import Beats, KINDS
 from .findings import FINDINGS
 
 # %% ../../nbs/00d_patient.ipynb #fc3b7a65
-_VARIANTS = {'high voltage': .09, 'small T': .14, 'sagging ST': .10, 'small P': .09, 'high take-off': .06,
+_VARIANTS = {'high voltage': .04, 'small T': .14, 'sagging ST': .10, 'small P': .09, 'high take-off': .06,
              'slow conduction': .03, 'fragmented': .05}  # share of patients
 
-_COMPANIONS = {'left axis': .07, 'right axis': .04, 'low voltage': .05, 'LVH': .06, 'RVH': .01, 'flat T': .14,
-               'inverted T': .05, 'ST-T change': .05, 'incomplete RBBB': .03, 'IVCD': .02, 'long QT': .02,
+_COMPANIONS = {'left axis': .06, 'right axis': .03, 'low voltage': .05, 'LVH': .06, 'RVH': .01, 'flat T': .14,
+               'inverted T': .08, 'ST-T change': .05, 'incomplete RBBB': .03, 'IVCD': .02, 'long QT': .02,
                'early repolarisation': .02, 'old anterior infarction': .03, 'old inferior infarction': .04}
 
 # %% ../../nbs/00d_patient.ipynb #c04cb784
@@ -39,7 +39,7 @@ class Heart:
 # %% ../../nbs/00d_patient.ipynb #45743076
 _P_GAIN = np.array([1.28, .95, .8, .58, .50, .45, .48, .58])
 
-_T_GAIN = np.array([.95, .95, .62, 1.12, .60, .54, .50, .66])
+_T_GAIN = np.array([.95, .92, .62, 1.05, .58, .54, .56, .74])
 
 # %% ../../nbs/00d_patient.ipynb #91ba2b6c
 _T_LOCAL = np.array([.06, .06, .30, .14, .08, .06, .06, .06])
@@ -54,7 +54,7 @@ def _on_leads(rng, w, matrix, gain=1., local=.06):
 def _p_waves(rng, ectopic=False):
     "Activation of the atria and their recovery: waves (3, 7) in s from P onset."
     size, d = .93*np.exp(.23*rng.standard_normal()), np.clip(rng.normal(.104, .012), .07, .14)
-    w = vary(rng, waves((.34, .16, (.075, .085, -.07)), (.68, .17, (.105, .065, .06))), size=.25, aside=.012)
+    w = vary(rng, waves((.34, .16, (.075, .085, -.07)), (.68, .17, (.105, .065, .06))), size=.17, aside=.009)
     w = np.concatenate([w, waves((1.7, (.5, 1.1), -rng.uniform(.15, .8)*w[:, 4:].mean(0)))])
     if ectopic:
         aim = rng.standard_normal(3)*(.09, .09, .06)
@@ -70,14 +70,14 @@ def _axis_of(rng, age, variants):
     if 'left axis' in variants: return rng.uniform(-82, -52)
     if 'right axis' in variants or 'RVH' in variants: return rng.uniform(60, 110)
     if 'LVH' in variants: return rng.normal(-25, 20)
-    return rng.normal(6-.3*(age-40)+np.interp(age, (1, 8, 16), (20, 6, 0)), 15)
+    return rng.normal(-.05*(age-40)+np.interp(age, (1, 8, 16), (20, 6, 0)), 13)
 
 # %% ../../nbs/00d_patient.ipynb #b54e8c38
 _ODDS = {
-    'AF': {'flat T': .32, 'ST-T change': .26, 'LVH': .10, 'sagging ST': .5},
-    'PAC': {'flat T': .24, 'ST-T change': .10, 'sagging ST': .25},
+    'AF': {'flat T': .32, 'ST-T change': .26, 'LVH': .12, 'high voltage': .15, 'sagging ST': .5},
+    'PAC': {'flat T': .22, 'ST-T change': .10, 'LVH': .10, 'high voltage': .15, 'sagging ST': .25},
     'PVC': {'flat T': .22, 'sagging ST': .1, 'high voltage': .15},
-    'LBBB': {'left axis': .15}, 'RBBB': {'left axis': .12, 'slow conduction': 0, 'high voltage': .15},
+    'LBBB': {'left axis': .12}, 'RBBB': {'left axis': .12, 'slow conduction': 0, 'high voltage': .15},
     'STD': {'small T': .05, 'sagging ST': 0, 'flat T': .06, 'inverted T': .01},
     'STE': {'high voltage': .7, 'sagging ST': 0, 'high take-off': 0, 'flat T': 0, 'inverted T': 0}} # beside the usual
 
@@ -114,26 +114,21 @@ def _duration(rng, age, sex, variants):
     return np.clip(usual*np.interp(age, (1, 6, 16), (.72, .82, 1)), .05, .108)
 
 # %% ../../nbs/00d_patient.ipynb #7e1a9ea2
-def _details(rng, end):
-    "Three small, short waves (3, 7) within a QRS complex that lasts `end` s."
-    sizes = .11*np.exp(.4*rng.standard_normal())*rng.standard_normal((3, 3))
+def _details(rng, end, notched):
+    "Three small, short waves (3, 7) within a QRS complex that lasts `end` s; larger where it is `notched`."
+    sizes = (.25 if notched else .11)*np.exp(.4*rng.standard_normal())*rng.standard_normal((3, 3))
     return waves(*zip(end*rng.uniform(.2, .9, 3), rng.uniform(.0027, .005, 3), sizes))
 
 # %% ../../nbs/00d_patient.ipynb #556b6087
 def _activation(rng, block, age, sex, variants):
     "Waves (k, 7) of the QRS complex with the patient's variants, and its duration in s; `block` as in `ACTIVATION`."
     qrs, end = ACTIVATION[block](rng, _duration(rng, age, sex, variants) if block == 'normal' else None)
-    qrs = np.concatenate([qrs, _details(rng, end)])
     if 'high voltage' in variants: qrs[2:4, 4:] *= rng.uniform(1.25, 1.8)
     for name in variants:
         if name in _MARKS: qrs, end = _MARKS[name](rng, qrs, end)
     return qrs, end
 
 # %% ../../nbs/00d_patient.ipynb #a4f3c149
-def _fragmented(rng, qrs, end):
-    "A notch somewhere in the QRS complex."
-    return np.concatenate([qrs, waves((end*rng.uniform(.3, .85), .006, .2*rng.standard_normal(3)))]), end
-
 def _incomplete_rbbb(rng, qrs, end):
     "A small r′ in V1; the complex lasts 95–115 ms."
     end = rng.uniform(.095, .115)
@@ -175,7 +170,7 @@ def _delta_wave(rng, qrs, end):
     return np.concatenate([delta, qrs]), end+early
 
 # %% ../../nbs/00d_patient.ipynb #e1debfc9
-_MARKS = {'fragmented': _fragmented, 'incomplete RBBB': _incomplete_rbbb, 'LVH': _lvh, 'RVH': _rvh,
+_MARKS = {'incomplete RBBB': _incomplete_rbbb, 'LVH': _lvh, 'RVH': _rvh,
           'old anterior infarction': _anterior_q, 'old inferior infarction': _inferior_q, 'pre-excitation': _delta_wave}
 
 # %% ../../nbs/00d_patient.ipynb #74907f1a
@@ -202,7 +197,7 @@ def _base_shape(rng, labels, age, sex, rr, variants, lie, gain):
     size = gain*_t_size(rng, age, sex, rr, variants)
     recovery = recovery_after(rng, block, qrs, size, _j_size(age, sex))
     if 'pre-excitation' in variants: recovery[2, 4:] -= rng.uniform(.2, 1.2)*qrs[0, 4:]
-    return Shape(qrs, recovery, end)
+    return Shape(np.concatenate([qrs, _details(rng, end, 'fragmented' in variants)]), recovery, end)
 
 # %% ../../nbs/00d_patient.ipynb #2ebeebfd
 def _raised(low, high, *territories):
@@ -302,7 +297,7 @@ def draw_heart(
     shaping = tuple(name for name in findings if FINDINGS[name].part == 'heart')
     variants, matrix = _draw_variants(rng, labels, shaping, sex), lead_matrix(rng)
     gain = np.exp(.19*rng.standard_normal())*(rng.uniform(.3, .5) if 'low voltage' in variants else 1)
-    frontal, horizontal = _axis_of(rng, age, variants), 16*rng.standard_normal()
+    frontal, horizontal = _axis_of(rng, age, variants), 19*rng.standard_normal()
     lie = partial(turn, frontal=frontal, horizontal=horizontal, gain=gain)
     shapes = _draw_shapes(rng, labels, age, sex, rr, variants, lie, gain**.7)
     seen = [_shape_on_leads(rng, shape, matrix) for shape in shapes]
