@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 import numpy as np
 from .heart import ACTIVATION, Shape, depress, elevate, lead_matrix, recovery_after, turn, vary, waves
+from .signs import MARKS, SHIFTS
 from .rhythm import Beats, KINDS
 from .findings import FINDINGS
 
@@ -125,53 +126,8 @@ def _activation(rng, block, age, sex, variants):
     qrs, end = ACTIVATION[block](rng, _duration(rng, age, sex, variants) if block == 'normal' else None)
     if 'high voltage' in variants: qrs[2:4, 4:] *= rng.uniform(1.25, 1.8)
     for name in variants:
-        if name in _MARKS: qrs, end = _MARKS[name](rng, qrs, end)
+        if name in MARKS: qrs, end = MARKS[name](rng, qrs, end)
     return qrs, end
-
-# %% ../../nbs/00d_patient.ipynb #a4f3c149
-def _incomplete_rbbb(rng, qrs, end):
-    "A small r′ in V1; the complex lasts 95–115 ms."
-    end = rng.uniform(.095, .115)
-    return np.concatenate([qrs, waves((end-.018, .0085, (-.12, 0, -rng.uniform(.15, .35))))]), end
-
-# %% ../../nbs/00d_patient.ipynb #fcb18614
-def _lvh(rng, qrs, end):
-    "Tall R in V5, V6 and I, deep S in V1 and V2."
-    qrs[2:4, 4:] *= rng.uniform(1.6, 2.3)
-    qrs[:, :3] *= 1.08
-    return qrs, end*1.08
-
-def _rvh(rng, qrs, end):
-    "Tall R in V1, deep S in V6."
-    qrs[2:4, 4] *= rng.uniform(.2, .6)
-    qrs[2:4, 6] = -rng.uniform(.3, .8, 2)*np.abs(qrs[2:4, 6]) - .2
-    return np.concatenate([qrs, waves((end*.72, .012, (-rng.uniform(.3, .7), 0, -rng.uniform(.1, .4))))]), end
-
-# %% ../../nbs/00d_patient.ipynb #b2aa9cfa
-def _anterior_q(rng, qrs, end):
-    "QS or small r in V1–V4."
-    qrs[:2, 4:] = (.05, .05, 0)*qrs[:2, 4:] + (0, 0, rng.uniform(.15, .5))
-    qrs[2, 6] += rng.uniform(.3, .8)
-    return qrs, end
-
-def _inferior_q(rng, qrs, end):
-    "Q waves of 30 ms and more in II, III and aVF."
-    qrs[0, 5], qrs[1, 5] = -rng.uniform(.2, .4), -rng.uniform(.35, .9)
-    qrs[:2, 1:3] *= 1.3
-    return qrs, end
-
-# %% ../../nbs/00d_patient.ipynb #94bae9df
-def _delta_wave(rng, qrs, end):
-    "A slow beginning of 30–50 ms before the complex."
-    early = rng.uniform(.03, .05)
-    way = .6*qrs[2, 4:]/np.linalg.norm(qrs[2, 4:]) + .6*rng.uniform((-.2, -1, -1), 1)
-    delta = waves((early, (early*.45, .022), way*rng.uniform(.3, .6)))
-    qrs[:, 0] += early
-    return np.concatenate([delta, qrs]), end+early
-
-# %% ../../nbs/00d_patient.ipynb #e1debfc9
-_MARKS = {'incomplete RBBB': _incomplete_rbbb, 'LVH': _lvh, 'RVH': _rvh,
-          'old anterior infarction': _anterior_q, 'old inferior infarction': _inferior_q, 'pre-excitation': _delta_wave}
 
 # %% ../../nbs/00d_patient.ipynb #74907f1a
 _T_FACTOR = {'small T': (.35, .7), 'flat T': (-.05, .3), 'inverted T': (-.9, -.35), 'ST-T change': (.1, .7)}
@@ -199,43 +155,6 @@ def _base_shape(rng, labels, age, sex, rr, variants, lie, gain):
     if 'pre-excitation' in variants: recovery[2, 4:] -= rng.uniform(.2, 1.2)*qrs[0, 4:]
     return Shape(np.concatenate([qrs, _details(rng, end, 'fragmented' in variants)]), recovery, end)
 
-# %% ../../nbs/00d_patient.ipynb #2ebeebfd
-def _raised(low, high, *territories):
-    "A function that elevates ST by `low` to `high` mV in one of the territories."
-    def raise_st(rng, w): return elevate(rng, w, rng.uniform(low, high), rng.choice(territories))
-    return raise_st
-
-def _sunken(low, high, territory=None):
-    "A function that depresses ST by `low` to `high` mV."
-    def sink_st(rng, w): return depress(rng, w, rng.uniform(low, high), territory)
-    return sink_st
-
-# %% ../../nbs/00d_patient.ipynb #9c71aa74
-def _strained(territory, share):
-    "A function that adds strain in a share of the hearts."
-    def strain(rng, w):
-        if rng.random() >= share: return w
-        w = depress(rng, w, rng.uniform(.03, .1), territory)
-        w[2, 4:] *= rng.uniform(-.9, .1)
-        return w
-    return strain
-
-# %% ../../nbs/00d_patient.ipynb #5e9291d6
-def _scarred(away, territory):
-    "A function that turns T `away` from a scar in half of the hearts, and leaves ST raised over it in some."
-    def scar(rng, w):
-        if rng.random() < .55: w = np.concatenate([w, waves((.7, (.18, .12), np.array(away)*rng.uniform(.15, .5)))])
-        return elevate(rng, w, rng.uniform(.02, .1), territory) if rng.random() < .3 else w
-    return scar
-
-# %% ../../nbs/00d_patient.ipynb #5bc080e6
-_SHIFTS = {'sagging ST': _sunken(.01, .035), 'ST-T change': _sunken(.025, .06),
-           'high take-off': _raised(.02, .045, 'anterior', 'diffuse'),
-           'early repolarisation': _raised(.05, .1, 'anterior', 'inferolateral', 'diffuse'),
-           'LVH': _strained('lateral', .55), 'RVH': _strained('anterior', .7),
-           'old anterior infarction': _scarred((-.2, 0, 1), 'anterior'),
-           'old inferior infarction': _scarred((0, -1, 0), 'inferior')}
-
 # %% ../../nbs/00d_patient.ipynb #172e0a7b
 def _st_changes(rng, shape, labels, age, variants):
     "The same shape with the ST segment of the labels and variants."
@@ -243,7 +162,7 @@ def _st_changes(rng, shape, labels, age, variants):
     if rng.random() < np.interp(age, (1, 8, 16, 30), (.95, .8, .3, .02)):  # juvenile T: down in V1–V3
         w = np.concatenate([w, waves((.68, (.19, .12), (.05, 0, rng.uniform(.2, .45))))])
     for name in variants:
-        if name in _SHIFTS: w = _SHIFTS[name](rng, w)
+        if name in SHIFTS: w = SHIFTS[name](rng, w)
     if 'STD' in labels: w = depress(rng, w)
     if 'STE' in labels: w = elevate(rng, w)
     return replace(shape, recovery=w)
