@@ -8,6 +8,7 @@ from .sim.rhythm import *
 from .sim.heart import *
 from .sim.artifact import *
 from .sim.findings import *
+from .sim.signs import *
 from .sim.patient import *
 from .sim.synth import *
 from .figures import *

@@ -150,7 +150,7 @@ def _loosen(rng, eight, fs, rate=.04):
 
 # %% ../../nbs/00c_artifact.ipynb #f4d8d399
 _RECORDERS = { # name: share, low pass in Hz and its order, step of the file in mV, factor on muscle noise
-    'steep': (.15, 40, 8, .001, 1.), 'plain': (.28, 150, 2, .001, .85), 'steps': (.30, 150, 2, .005, .9),
+    'steep': (.15, 38, 10, .001, 1.), 'plain': (.28, 150, 2, .001, .85), 'steps': (.30, 150, 2, .005, .9),
     'wide': (.13, 250, 2, .00488, 1.7), 'narrow': (.06, 70, 2, .0025, 1.), 'muscle filter': (.08, 35, 2, .001, 1.)}
 
 _HIGH_PASS = {.05: .35, .15: .15, .3: .1, .5: .2, 0: .2}  # Hz, 0 for none
@@ -168,6 +168,12 @@ def _pass_high(eight, hz, fs):
     start[0, :, 0] = -np.median(eight[:, :max(int(fs/2), 1)], axis=1)*sos[0, 0]
     return sosfilt(sos, eight, zi=start)[0]
 
+# %% ../../nbs/00c_artifact.ipynb #0e6018af
+def _in_steps(rng, eight, step):
+    "The leads (8, n) float32 in whole steps of `step` mV, with the converter's noise."
+    dither = (rng.random(eight.shape, dtype=np.float32)-.5)*np.r_[2., 2., np.ones(6)].astype(np.float32)[:, None]
+    return np.round(eight.astype(np.float32)/np.float32(step)+dither)*np.float32(step)
+
 # %% ../../nbs/00c_artifact.ipynb #3cf427be
 def _recorder(rng, eight, fs, name, high=None):
     "The leads (8, n) float32 in mV as the recorder `name` files them; its high pass (Hz) is drawn where None."
@@ -175,8 +181,7 @@ def _recorder(rng, eight, fs, name, high=None):
     high = pick(rng, _HIGH_PASS) if high is None else high
     eight = _pass_low(eight, low, order, fs)
     if high: eight = _pass_high(eight, high, fs)
-    eight = eight*(1+.03*rng.standard_normal())
-    return (np.round(eight/step)*step).astype(np.float32)
+    return _in_steps(rng, eight*(1+.03*rng.standard_normal()), step)
 
 # %% ../../nbs/00c_artifact.ipynb #09375455
 REVERSALS = {

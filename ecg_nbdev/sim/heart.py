@@ -16,7 +16,7 @@ from ..core import limb_leads
 _DOWER = np.array([[.632, -.235, .059], [.235, 1.066, -.132], [-.515, .157, -.917], [.044, .164, -1.387],
                    [.882, .098, -1.277], [1.213, .127, -.601], [1.125, .127, -.086], [.831, .076, .230]])
 
-_CHEST_GAIN = np.array([.90, 1.12, 1.12, 1.12, 1.06, .98])
+_CHEST_GAIN = np.array([.90, 1.12, 1.08, 1.06, .98, .92])
 
 # %% ../../nbs/00b_heart.ipynb #5f5e13f7
 def lead_matrix(
@@ -27,8 +27,8 @@ def lead_matrix(
     shift = np.clip(np.arange(6) - .35 + spread*(.25*rng.standard_normal() + .15*rng.standard_normal(6)), 0, 5)
     chest = np.stack([np.interp(shift, np.arange(6), _DOWER[2:, k]) for k in range(3)], 1)
     chest = chest + spread*.08*rng.standard_normal((6, 3))
-    gain = np.exp(spread*(.15*rng.standard_normal() + .12*rng.standard_normal((6, 1))))
-    limbs = .95*_DOWER[:2] + spread*.05*rng.standard_normal((2, 3))
+    gain = np.exp(spread*(.15*rng.standard_normal() + .15*rng.standard_normal((6, 1))))
+    limbs = _DOWER[:2] + spread*.05*rng.standard_normal((2, 3))
     return np.concatenate([limbs, chest*gain*_CHEST_GAIN[:, None]])
 
 # %% ../../nbs/00b_heart.ipynb #29083bd8
@@ -103,7 +103,7 @@ def _normal_qrs(rng, duration=None):
 def _lbbb_qrs(rng, duration=None):
     "Activation through the right bundle alone: waves (k, 7) in s from QRS onset, and the duration in s."
     d = duration or np.clip(rng.normal(.142, .013), .122, .185)
-    w = waves((.16, .09, (.16, .16, .15)), (.36, .11, (.60, .60, 1.1)), (.55, .10, (1.45, 1.05, 2.5)),
+    w = waves((.16, .09, (.16, .16, .15)), (.36, .11, (.60, .50, 1.1)), (.55, .10, (1.6, .85, 2.6)),
               (.74, .10, (.70, .15, .95)), (.88, .07, (.12, .02, .10)))
     w = vary(rng, w, size=.2, aside=.06)
     w[:, :3] *= d
@@ -115,6 +115,7 @@ def _left_bundle_part(rng):
     first, _ = _normal_qrs(rng, np.clip(rng.normal(.078, .007), .064, .095))
     first[2:, 6] *= rng.uniform(0, .6)
     first[2, 4] *= .85
+    first[2, 6] -= .12
     return first
 
 # %% ../../nbs/00b_heart.ipynb #9f2782d3
@@ -166,7 +167,7 @@ def _ventricular_qrs(rng, duration=None):
 ACTIVATION = dict(normal=_normal_qrs, LBBB=_lbbb_qrs, RBBB=_rbbb_qrs, ventricular=_ventricular_qrs)
 
 # %% ../../nbs/00b_heart.ipynb #96c34d10
-_T_SPREAD = np.array([.06, .06, .12]) # mV, how far T vectors scatter to the left, to the feet, and to the back
+_T_SPREAD = np.array([.11, .03, .08]) # mV, how far T vectors scatter to the left, to the feet, and to the back
 
 def _away_from(late, opposed):
     "Vector (3,) in mV against the area of the `late` waves (k, 7), `opposed` mV for each 0.1 mV·s."
@@ -179,9 +180,9 @@ def _recovery(rng, size=1., late=None, opposed=0., j=1.):
     j = j*np.array([.016, .004, -.040])*rng.uniform(-.2, 1.8)
     if late is not None:
         away = _away_from(late, opposed)
-        t, j = t+away, j+away*rng.uniform(0, .06)
+        t, j = t+away, j+away*rng.uniform(0, .04)
     at, rise, fall = rng.normal(.70, .03), rng.uniform(.125, .185), rng.uniform(.085, .12)
-    slope, tail = t*rng.uniform(0, .25)*((.6, .1, 2.3) if late is None else .5), t*rng.uniform(0, .22)
+    slope, tail = t*rng.uniform(0, .25)*((.6, .1, 2.3) if late is None else .25), t*rng.uniform(0, .22)
     return waves((.2, .3, j, True), (at-.24, (.24, .17), slope), (at, (rise, fall), t), (at+.22, (.1, .22), tail))
 
 # %% ../../nbs/00b_heart.ipynb #3c3e5cbc
@@ -194,8 +195,8 @@ def recovery_after(
 )->np.ndarray: # (4, 7) waves, moments in parts of J…end of T
     "The recovery behind an activation of that kind, fitted to the T waves of the real recordings per lead."
     if kind == 'normal': return _recovery(rng, size, j=j)
-    if kind == 'RBBB': return _recovery(rng, size, qrs[-2:]*(1, 1, 1, 1, 1.5, 1, .85), rng.uniform(.4, 1.6), j)
-    if kind == 'LBBB': return _recovery(rng, .6*size, qrs*(1, 1, 1, 1, 1, .35, 1), rng.uniform(.13, .36), j)
+    if kind == 'RBBB': return _recovery(rng, .85*size, qrs[-2:]*(1, 1, 1, 1, .9, 1, .35), rng.uniform(.5, 1.7), j)
+    if kind == 'LBBB': return _recovery(rng, .6*size, qrs*(1, 1, 1, 1, 1, .12, 1), rng.uniform(.13, .36), j)
     return _recovery(rng, .5*size, qrs, rng.uniform(.35, .9), j)
 
 # %% ../../nbs/00b_heart.ipynb #c6c6f06b

@@ -12,15 +12,16 @@ from dataclasses import dataclass, replace
 from functools import partial
 import numpy as np
 from .heart import ACTIVATION, Shape, depress, elevate, lead_matrix, recovery_after, turn, vary, waves
+from .signs import MARKS, SHIFTS
 from .rhythm import Beats, KINDS
 from .findings import FINDINGS
 
 # %% ../../nbs/00d_patient.ipynb #fc3b7a65
-_VARIANTS = {'high voltage': .09, 'small T': .14, 'sagging ST': .10, 'small P': .09, 'high take-off': .06,
+_VARIANTS = {'high voltage': .04, 'small T': .14, 'sagging ST': .10, 'small P': .09, 'high take-off': .06,
              'slow conduction': .03, 'fragmented': .05}  # share of patients
 
-_COMPANIONS = {'left axis': .07, 'right axis': .04, 'low voltage': .05, 'LVH': .06, 'RVH': .01, 'flat T': .14,
-               'inverted T': .05, 'ST-T change': .05, 'incomplete RBBB': .03, 'IVCD': .02, 'long QT': .02,
+_COMPANIONS = {'left axis': .06, 'right axis': .03, 'low voltage': .05, 'LVH': .06, 'RVH': .01, 'flat T': .14,
+               'inverted T': .08, 'ST-T change': .05, 'incomplete RBBB': .03, 'IVCD': .02, 'long QT': .02,
                'early repolarisation': .02, 'old anterior infarction': .03, 'old inferior infarction': .04}
 
 # %% ../../nbs/00d_patient.ipynb #c04cb784
@@ -39,7 +40,7 @@ class Heart:
 # %% ../../nbs/00d_patient.ipynb #45743076
 _P_GAIN = np.array([1.28, .95, .8, .58, .50, .45, .48, .58])
 
-_T_GAIN = np.array([.95, .95, .62, 1.12, .60, .54, .50, .66])
+_T_GAIN = np.array([.95, .92, .62, 1.05, .58, .54, .56, .74])
 
 # %% ../../nbs/00d_patient.ipynb #91ba2b6c
 _T_LOCAL = np.array([.06, .06, .30, .14, .08, .06, .06, .06])
@@ -54,7 +55,7 @@ def _on_leads(rng, w, matrix, gain=1., local=.06):
 def _p_waves(rng, ectopic=False):
     "Activation of the atria and their recovery: waves (3, 7) in s from P onset."
     size, d = .93*np.exp(.23*rng.standard_normal()), np.clip(rng.normal(.104, .012), .07, .14)
-    w = vary(rng, waves((.34, .16, (.075, .085, -.07)), (.68, .17, (.105, .065, .06))), size=.25, aside=.012)
+    w = vary(rng, waves((.34, .16, (.075, .085, -.07)), (.68, .17, (.105, .065, .06))), size=.17, aside=.009)
     w = np.concatenate([w, waves((1.7, (.5, 1.1), -rng.uniform(.15, .8)*w[:, 4:].mean(0)))])
     if ectopic:
         aim = rng.standard_normal(3)*(.09, .09, .06)
@@ -70,14 +71,14 @@ def _axis_of(rng, age, variants):
     if 'left axis' in variants: return rng.uniform(-82, -52)
     if 'right axis' in variants or 'RVH' in variants: return rng.uniform(60, 110)
     if 'LVH' in variants: return rng.normal(-25, 20)
-    return rng.normal(6-.3*(age-40)+np.interp(age, (1, 8, 16), (20, 6, 0)), 15)
+    return rng.normal(-.05*(age-40)+np.interp(age, (1, 8, 16), (20, 6, 0)), 13)
 
 # %% ../../nbs/00d_patient.ipynb #b54e8c38
 _ODDS = {
-    'AF': {'flat T': .32, 'ST-T change': .26, 'LVH': .10, 'sagging ST': .5},
-    'PAC': {'flat T': .24, 'ST-T change': .10, 'sagging ST': .25},
+    'AF': {'flat T': .32, 'ST-T change': .26, 'LVH': .12, 'high voltage': .15, 'sagging ST': .5},
+    'PAC': {'flat T': .22, 'ST-T change': .10, 'LVH': .10, 'high voltage': .15, 'sagging ST': .25},
     'PVC': {'flat T': .22, 'sagging ST': .1, 'high voltage': .15},
-    'LBBB': {'left axis': .15}, 'RBBB': {'left axis': .12, 'slow conduction': 0, 'high voltage': .15},
+    'LBBB': {'left axis': .12}, 'RBBB': {'left axis': .12, 'slow conduction': 0, 'high voltage': .15},
     'STD': {'small T': .05, 'sagging ST': 0, 'flat T': .06, 'inverted T': .01},
     'STE': {'high voltage': .7, 'sagging ST': 0, 'high take-off': 0, 'flat T': 0, 'inverted T': 0}} # beside the usual
 
@@ -114,69 +115,19 @@ def _duration(rng, age, sex, variants):
     return np.clip(usual*np.interp(age, (1, 6, 16), (.72, .82, 1)), .05, .108)
 
 # %% ../../nbs/00d_patient.ipynb #7e1a9ea2
-def _details(rng, end):
-    "Three small, short waves (3, 7) within a QRS complex that lasts `end` s."
-    sizes = .11*np.exp(.4*rng.standard_normal())*rng.standard_normal((3, 3))
+def _details(rng, end, notched):
+    "Three small, short waves (3, 7) within a QRS complex that lasts `end` s; larger where it is `notched`."
+    sizes = (.25 if notched else .11)*np.exp(.4*rng.standard_normal())*rng.standard_normal((3, 3))
     return waves(*zip(end*rng.uniform(.2, .9, 3), rng.uniform(.0027, .005, 3), sizes))
 
 # %% ../../nbs/00d_patient.ipynb #556b6087
 def _activation(rng, block, age, sex, variants):
     "Waves (k, 7) of the QRS complex with the patient's variants, and its duration in s; `block` as in `ACTIVATION`."
     qrs, end = ACTIVATION[block](rng, _duration(rng, age, sex, variants) if block == 'normal' else None)
-    qrs = np.concatenate([qrs, _details(rng, end)])
     if 'high voltage' in variants: qrs[2:4, 4:] *= rng.uniform(1.25, 1.8)
     for name in variants:
-        if name in _MARKS: qrs, end = _MARKS[name](rng, qrs, end)
+        if name in MARKS: qrs, end = MARKS[name](rng, qrs, end)
     return qrs, end
-
-# %% ../../nbs/00d_patient.ipynb #a4f3c149
-def _fragmented(rng, qrs, end):
-    "A notch somewhere in the QRS complex."
-    return np.concatenate([qrs, waves((end*rng.uniform(.3, .85), .006, .2*rng.standard_normal(3)))]), end
-
-def _incomplete_rbbb(rng, qrs, end):
-    "A small r′ in V1; the complex lasts 95–115 ms."
-    end = rng.uniform(.095, .115)
-    return np.concatenate([qrs, waves((end-.018, .0085, (-.12, 0, -rng.uniform(.15, .35))))]), end
-
-# %% ../../nbs/00d_patient.ipynb #fcb18614
-def _lvh(rng, qrs, end):
-    "Tall R in V5, V6 and I, deep S in V1 and V2."
-    qrs[2:4, 4:] *= rng.uniform(1.6, 2.3)
-    qrs[:, :3] *= 1.08
-    return qrs, end*1.08
-
-def _rvh(rng, qrs, end):
-    "Tall R in V1, deep S in V6."
-    qrs[2:4, 4] *= rng.uniform(.2, .6)
-    qrs[2:4, 6] = -rng.uniform(.3, .8, 2)*np.abs(qrs[2:4, 6]) - .2
-    return np.concatenate([qrs, waves((end*.72, .012, (-rng.uniform(.3, .7), 0, -rng.uniform(.1, .4))))]), end
-
-# %% ../../nbs/00d_patient.ipynb #b2aa9cfa
-def _anterior_q(rng, qrs, end):
-    "QS or small r in V1–V4."
-    qrs[:2, 4:] = (.05, .05, 0)*qrs[:2, 4:] + (0, 0, rng.uniform(.15, .5))
-    qrs[2, 6] += rng.uniform(.3, .8)
-    return qrs, end
-
-def _inferior_q(rng, qrs, end):
-    "Q waves of 30 ms and more in II, III and aVF."
-    qrs[0, 5], qrs[1, 5] = -rng.uniform(.2, .4), -rng.uniform(.35, .9)
-    qrs[:2, 1:3] *= 1.3
-    return qrs, end
-
-# %% ../../nbs/00d_patient.ipynb #94bae9df
-def _delta_wave(rng, qrs, end):
-    "A slow beginning of 30–50 ms before the complex."
-    early = rng.uniform(.03, .05)
-    way = .6*qrs[2, 4:]/np.linalg.norm(qrs[2, 4:]) + .6*rng.uniform((-.2, -1, -1), 1)
-    delta = waves((early, (early*.45, .022), way*rng.uniform(.3, .6)))
-    qrs[:, 0] += early
-    return np.concatenate([delta, qrs]), end+early
-
-# %% ../../nbs/00d_patient.ipynb #e1debfc9
-_MARKS = {'fragmented': _fragmented, 'incomplete RBBB': _incomplete_rbbb, 'LVH': _lvh, 'RVH': _rvh,
-          'old anterior infarction': _anterior_q, 'old inferior infarction': _inferior_q, 'pre-excitation': _delta_wave}
 
 # %% ../../nbs/00d_patient.ipynb #74907f1a
 _T_FACTOR = {'small T': (.35, .7), 'flat T': (-.05, .3), 'inverted T': (-.9, -.35), 'ST-T change': (.1, .7)}
@@ -202,44 +153,7 @@ def _base_shape(rng, labels, age, sex, rr, variants, lie, gain):
     size = gain*_t_size(rng, age, sex, rr, variants)
     recovery = recovery_after(rng, block, qrs, size, _j_size(age, sex))
     if 'pre-excitation' in variants: recovery[2, 4:] -= rng.uniform(.2, 1.2)*qrs[0, 4:]
-    return Shape(qrs, recovery, end)
-
-# %% ../../nbs/00d_patient.ipynb #2ebeebfd
-def _raised(low, high, *territories):
-    "A function that elevates ST by `low` to `high` mV in one of the territories."
-    def raise_st(rng, w): return elevate(rng, w, rng.uniform(low, high), rng.choice(territories))
-    return raise_st
-
-def _sunken(low, high, territory=None):
-    "A function that depresses ST by `low` to `high` mV."
-    def sink_st(rng, w): return depress(rng, w, rng.uniform(low, high), territory)
-    return sink_st
-
-# %% ../../nbs/00d_patient.ipynb #9c71aa74
-def _strained(territory, share):
-    "A function that adds strain in a share of the hearts."
-    def strain(rng, w):
-        if rng.random() >= share: return w
-        w = depress(rng, w, rng.uniform(.03, .1), territory)
-        w[2, 4:] *= rng.uniform(-.9, .1)
-        return w
-    return strain
-
-# %% ../../nbs/00d_patient.ipynb #5e9291d6
-def _scarred(away, territory):
-    "A function that turns T `away` from a scar in half of the hearts, and leaves ST raised over it in some."
-    def scar(rng, w):
-        if rng.random() < .55: w = np.concatenate([w, waves((.7, (.18, .12), np.array(away)*rng.uniform(.15, .5)))])
-        return elevate(rng, w, rng.uniform(.02, .1), territory) if rng.random() < .3 else w
-    return scar
-
-# %% ../../nbs/00d_patient.ipynb #5bc080e6
-_SHIFTS = {'sagging ST': _sunken(.01, .035), 'ST-T change': _sunken(.025, .06),
-           'high take-off': _raised(.02, .045, 'anterior', 'diffuse'),
-           'early repolarisation': _raised(.05, .1, 'anterior', 'inferolateral', 'diffuse'),
-           'LVH': _strained('lateral', .55), 'RVH': _strained('anterior', .7),
-           'old anterior infarction': _scarred((-.2, 0, 1), 'anterior'),
-           'old inferior infarction': _scarred((0, -1, 0), 'inferior')}
+    return Shape(np.concatenate([qrs, _details(rng, end, 'fragmented' in variants)]), recovery, end)
 
 # %% ../../nbs/00d_patient.ipynb #172e0a7b
 def _st_changes(rng, shape, labels, age, variants):
@@ -248,7 +162,7 @@ def _st_changes(rng, shape, labels, age, variants):
     if rng.random() < np.interp(age, (1, 8, 16, 30), (.95, .8, .3, .02)):  # juvenile T: down in V1–V3
         w = np.concatenate([w, waves((.68, (.19, .12), (.05, 0, rng.uniform(.2, .45))))])
     for name in variants:
-        if name in _SHIFTS: w = _SHIFTS[name](rng, w)
+        if name in SHIFTS: w = SHIFTS[name](rng, w)
     if 'STD' in labels: w = depress(rng, w)
     if 'STE' in labels: w = elevate(rng, w)
     return replace(shape, recovery=w)
@@ -302,7 +216,7 @@ def draw_heart(
     shaping = tuple(name for name in findings if FINDINGS[name].part == 'heart')
     variants, matrix = _draw_variants(rng, labels, shaping, sex), lead_matrix(rng)
     gain = np.exp(.19*rng.standard_normal())*(rng.uniform(.3, .5) if 'low voltage' in variants else 1)
-    frontal, horizontal = _axis_of(rng, age, variants), 16*rng.standard_normal()
+    frontal, horizontal = _axis_of(rng, age, variants), 19*rng.standard_normal()
     lie = partial(turn, frontal=frontal, horizontal=horizontal, gain=gain)
     shapes = _draw_shapes(rng, labels, age, sex, rr, variants, lie, gain**.7)
     seen = [_shape_on_leads(rng, shape, matrix) for shape in shapes]

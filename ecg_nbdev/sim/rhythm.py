@@ -68,7 +68,7 @@ def _sinus_intervals(rng, seconds, rr, cv=None):
 # %% ../../nbs/00a_rhythm.ipynb #237da1dc
 def _fibrillation_intervals(rng, seconds, rr, cv=None):
     "Irregular intervals (n,) in s that fill `seconds` with a mean of `rr` s; the coefficient of variation as above."
-    if cv is None: cv = np.clip(.20*np.exp(.38*rng.standard_normal()), .075, .45)
+    if cv is None: cv = np.clip(.23*np.exp(.35*rng.standard_normal()), .075, .45)
     shortest = min(.26, .6*rr)
     n = int(seconds/rr*1.8)+10
     spread = np.sqrt(np.log1p((cv*rr/(rr-shortest))**2))

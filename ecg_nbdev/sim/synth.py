@@ -88,7 +88,7 @@ def _draw_length(rng):
     return float(np.interp(rng.random(), np.linspace(0, 1, len(_LENGTHS)), _LENGTHS))
 
 # %% ../../nbs/01_synth.ipynb #23be29c5
-_INTERVALS = {'Normal': (.83, .15), 'AF': (.67, .29), 'I-AVB': (.91, .18), 'LBBB': (.79, .20), 'RBBB': (.75, .21),
+_INTERVALS = {'Normal': (.83, .15), 'AF': (.70, .29), 'I-AVB': (.91, .18), 'LBBB': (.79, .20), 'RBBB': (.75, .21),
               'PAC': (.69, .20), 'PVC': (.79, .18), 'STD': (.77, .20),
               'STE': (.92, .19)}  # s, median; spread of the logarithm
 
