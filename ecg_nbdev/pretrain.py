@@ -55,7 +55,7 @@ class FreshRecordings(Callback):
     def after_fit(self): self.maker.shutdown(cancel_futures=True)
 
 # %% ../nbs/52_pretrain.ipynb #d5b5daaa
-RECIPE = {'scale': {}, 'noise': {'mv': .02}, 'drop_leads': {'share': .3}} # see `ecg_nbdev.augment`
+RECIPE = {'scale': {}, 'wrong_gain': {'share': .08}, 'noise': {'mv': .02}, 'drop_leads': {'share': .3}} # see `Augment`
 
 def _windows(store, rows, seconds, jitter=0.):
     "The windows of some recordings with nine yes-or-no targets."

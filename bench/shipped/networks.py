@@ -18,6 +18,7 @@ from ecg_nbdev.predictions import Predictions
 from ecg_nbdev.pretrain import finetune, mix_weights, pretrain_model
 from ecg_nbdev.store import record_keys
 from real import by_patient, whole_names
+from .stream import N, stream
 
 RUNS = Path('runs/pretrained')
 # What lasts all the recording is averaged over windows, what may happen once counts where it happens.
@@ -42,16 +43,25 @@ def kept(path, train):
     return model.eval()
 
 
-def simulation_only(seed, epochs, n):
-    "The network that has seen simulated recordings only; its training history is written beside it."
-    def train():
-        start = time.perf_counter()
-        learn = pretrain_model('crnn', epochs, n, seed, **NETWORK)
-        seconds = time.perf_counter()-start
-        log = training_history(learn).assign(seconds=seconds, simulated=epochs*n, seed=seed)
-        with whole_file(RUNS/f'pretrain-{seed}.csv') as f: log.to_csv(f, index=False)
-        return learn.model
+def logged(name, epochs, **options):
+    "A network trained on the stream of simulated recordings, its history written beside it."
+    start = time.perf_counter()
+    learn = pretrain_model('crnn', epochs, stream=stream, **options)
+    log = training_history(learn).assign(seconds=time.perf_counter()-start, simulated=epochs*N, network=name)
+    with whole_file(RUNS/f'pretrain-{name}.csv') as f: log.to_csv(f, index=False)
+    return learn.model
+
+def simulation_only(seed, epochs):
+    "The network that has seen simulated recordings only."
+    def train(): return logged(str(seed), epochs, seed=seed, **NETWORK)
     return kept(RUNS/f'pretrained-{seed}.safetensors', train)
+
+def distilled(epochs):
+    "One network that has learned from what the three say together; it begins as the first of them."
+    def train():
+        teacher = Ensemble([simulation_only(seed, None) for seed in SEEDS])
+        return logged('distilled', epochs, seed=9, teacher=teacher, model=simulation_only(SEEDS[0], None), lr=1e-3)
+    return kept(RUNS/'distilled.safetensors', train)
 
 
 class Networks:
