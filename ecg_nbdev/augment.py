@@ -9,7 +9,7 @@ __all__ = ['AUGMENTS', 'wrong_gain', 'Augment']
 
 # %% ../nbs/22_augment.ipynb #6fd961e5
 from inspect import signature
-from math import pi
+from math import log, pi
 
 # %% ../nbs/22_augment.ipynb #6ab1f427
 def _uniform(x, low, high, *shape, generator=None):
