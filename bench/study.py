@@ -1,50 +1,61 @@
-"""Which recurrent network for twelve leads? Every member of the family and three peers, on the same windows for the
-same processor seconds.
+"""Which network for twelve leads? Every member of the family and three peers, on the same simulated recordings.
 
-    python bench/study.py --peers-python PEERS/bin/python   all fits that are not kept yet, then the tables
-    python bench/study.py --tables                          the tables from the fits there are
+    python bench/study.py --cost                 what it will cost here, measured; nothing is trained
+    python bench/study.py                        all fits that are not kept yet, then the tables
+    python bench/study.py --epochs 10 --seeds 2  a smaller one
+    python bench/study.py --tables               the tables of the fits there are
 
-real       the labelled recordings under ECG_DATA, five folds; one reports, the next one chooses (weights, thresholds),
-           three train
-simulated  3,000 recordings simulated at 500 Hz: 2,100 train, 300 choose, 600 report
-longer     on the simulated ones, `crnn` with either stem for four times as long, InceptionTime for ten times
-ablations  on the simulated ones, `crnn` with one change at a time
-powerset   an output for each label set
+All networks see one stream of simulated recordings (runs/stream, 4,096 an epoch). Of three learning rates, each tried
+for some epochs, the one best on a thousand simulated recordings that do not report is used; then each network is
+trained with every seed and scored on other simulated and on all real recordings, without tuning. The two best and the
+one that ships are tuned and scored without one data set in turn. Intervals draw patients and seeds together; `best in`
+is the share of draws in which a network comes first.
 
-Each fit (bench/fit.py) runs on one thread and its predictions are kept in runs/study; the tables (study_*.csv in
-bench/results) come from these alone. Learning rate: of two, the one with the better macro AUROC on the choosing fold of
-the first real fit; it is used for all fits of that network. InceptionTime, xresnet1d101 and LSTM 2x256 need an
-environment of their own (torch 2.14.1, torchvision 0.29.1, tsai) and read a missing sample as 0. The parts are in
-bench/family.
+Start it in several processes at once: each takes fits that no other works on. A fit keeps a checkpoint after each epoch
+and goes on from there. Tables: networks_*.csv in bench/results. The parts are in bench/family.
 """
-import argparse, sys
-from functools import partial
+import argparse
 
-from family.fits import Stages, Trainer, fit
-from family.plan import BUDGET, MEMBERS, RUNS, STAGES
+import torch
+
+from baselines import Real
+from ecg_nbdev.blocks import keep_memory
+from family.plan import NETWORKS, Plan
+from family.stages import Stages, cost
 from family.tables import write_tables
-from train import PEERS
+from real import data_folder
+from shipped.stream import stream
 
 
 def options():
     "The command line."
+    plan = Plan()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--peers-python', help='the Python of an environment that holds tsai; else the family alone')
-    parser.add_argument('--stages', nargs='+', choices=STAGES, default=STAGES)
+    parser.add_argument('--data', help='folder of real recordings; else ECG_DATA')
+    parser.add_argument('--networks', nargs='+', choices=NETWORKS, default=plan.networks)
+    parser.add_argument('--epochs', type=int, default=plan.epochs, help='stores of the stream')
+    parser.add_argument('--search', type=int, default=plan.search, help='epochs of a fit that chooses the rate')
+    parser.add_argument('--rates', type=float, nargs='+', default=plan.rates)
+    parser.add_argument('--seeds', type=int, default=len(plan.seeds))
+    parser.add_argument('--n', type=int, default=plan.n, help='recordings of each store that are used')
+    parser.add_argument('--cost', action='store_true', help='say what it costs, and train nothing')
     parser.add_argument('--tables', action='store_true', help='train nothing')
-    for name, seconds in BUDGET.items():
-        parser.add_argument(f'--{name}-budget', type=float, default=seconds, help='processor seconds of a fit')
     return parser.parse_args()
 
 def main():
     args = options()
-    RUNS.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    keep_memory()
+    plan = Plan(tuple(args.networks), tuple(range(args.seeds)), tuple(args.rates), args.epochs, args.search, args.n)
+    table = None
     if not args.tables:
-        trainers = Trainer(sys.executable), Trainer(args.peers_python)
-        budget = {name: getattr(args, f'{name}_budget') for name in BUDGET}
-        systems = 'crnn', *(PEERS if args.peers_python else ()), *MEMBERS[1:]
-        stages = Stages(partial(fit, trainers), budget, systems)
-        for stage in args.stages: stages.run(stage)
-    write_tables()
+        table = cost(plan, stream(0))
+        print(table.round(3).to_string(index=False))
+        print(f'processor hours in all: {table.search.sum()+table.final.sum():.1f}, left: {table.left.sum():.1f}',
+              flush=True)
+        if args.cost: return
+    stages = Stages(plan, stream, Real(data_folder(args.data)))
+    if not args.tables: stages.run()
+    write_tables(stages, table)
 
 if __name__ == '__main__': main()

@@ -1,1 +1,1 @@
-"""The parts of `bench/study.py`: what is fitted, the data, the fits, the tables."""
+"The parts of `bench/study.py`: what is fitted, one fit, its scores, the tables."

@@ -1,163 +1,140 @@
-"""The study's fits: each is trained by a process of `bench/fit.py`, and its predictions are kept in runs/study."""
-import os, subprocess, time
+"""One fit of the study: simulated recordings of the shared stream, a checkpoint after each epoch, in safetensors and JSON.
+
+A fit that was stopped goes on where its last checkpoint stands and ends with the weights that it would have had:
+the order of windows depends on seed and epoch, the random numbers of the processor are kept with the checkpoint.
+"""
+import json, math, time
 from dataclasses import dataclass
-from functools import cache, cached_property, partial
 
 import numpy as np
-import pandas as pd
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
-from ecg_nbdev.labels import LabelSets, first_labels, multi_hot
-from ecg_nbdev.predictions import Predictions, load_predictions, save_predictions
-from job import Fitted, Job
-from train import PEERS
-from .data import records, roles, window_files
-from .plan import ABLATIONS, BENCH, FOLDS, LONGER, MEMBERS, OPTIONS, RATES, RUNS
-
-
-class Trainer:
-    "A process of bench/fit.py, started with its first job."
-    def __init__(self, python): self.python = python
-
-    @cached_property
-    def process(self):
-        env = {**os.environ, 'PYTHONPATH': str(BENCH.parent), 'OMP_NUM_THREADS': '1'}
-        return subprocess.Popen([self.python, '-W', 'ignore', BENCH/'fit.py'], env=env, text=True,
-                                stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-
-    def __call__(self, job):
-        self.process.stdin.write(job.to_json()+'\n')
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
-        if not line: raise SystemExit(f'the training process of {job.system} ended: see its message above')
-        return Fitted.from_json(line)
+from ecg_nbdev.augment import Augment
+from ecg_nbdev.core import whole_file
+from ecg_nbdev.data import make_targets
+from ecg_nbdev.losses import create_loss
+from ecg_nbdev.metrics import macro_auroc
+from ecg_nbdev.pretrain import RECIPE
+from .plan import NETWORKS
 
 
-# ---- one split of a data set
+def cosine(a, b, t): return a+(b-a)*(1-math.cos(math.pi*t))/2
 
-@dataclass(frozen=True, eq=False)
-class Split:
-    "The records of a data set, and what they are for."
-    table:pd.DataFrame # id, labels
-    role:np.ndarray # (records,) train, valid or test
-    powerset:bool # whether a network answers with a label set
-
-    @classmethod
-    def of(cls, data, fold, approach):
-        "A split of the study."
-        table = records(data)
-        return cls(table, roles(data, table, fold), approach == 'powerset')
-
-    @cached_property
-    def truth(self): return multi_hot(self.table.labels)
-
-    @cached_property
-    def sets(self): return LabelSets().fit(self.truth[self.role == 'train'])
-
-    def targets(self):
-        "What the network learns for each record: numbers of label sets (records,), or (records, 9)."
-        return self.sets.encode(self.truth).astype(np.int64) if self.powerset else self.truth.astype(np.float32)
-
-    def write(self, path, record):
-        "The file that a job reads; `record` is the record of each window."
-        parts = {part: np.flatnonzero(self.role[record] == part) for part in ('train', 'valid', 'test')}
-        np.savez(path, record=record, truth=self.truth, target=self.targets()[record], sets=self.sets.matrix, **parts)
-
-    def predictions(self, prob, fold, about):
-        "Predictions of the choosing and the reporting records; of label sets, the likeliest answers."
-        rows = np.concatenate([np.flatnonzero(self.role == part) for part in ('valid', 'test')])
-        p, answer = np.concatenate([prob['valid'], prob['test']]), None
-        if self.powerset: p, answer = self.sets.marginals(p), self.sets.decode(p.argmax(1))
-        return Predictions(self.table['id'].to_numpy()[rows], p, self.truth[rows], self.role[rows], answer=answer,
-                           first=first_labels(self.table.labels)[rows], fold=np.full(len(rows), fold), provenance=about)
+def one_cycle(done, lr):
+    "Learning rate and momentum at a share of the training: a quarter up, the rest down (Smith 2018, arXiv:1803.09820)."
+    if done < .25: return cosine(lr/25, lr, done/.25), cosine(.95, .85, done/.25)
+    t = min((done-.25)/.75, 1)
+    return cosine(lr, lr/1e5, t), cosine(.85, .95, t)
 
 
-# ---- one fit
+# ---- checkpoints
 
-def fit_path(data, system, approach='thresholds', variant='', fold=0, lr=None):
-    "The file of a fit's predictions."
-    name = f'{data} {system} {approach} {variant} {fold}'+(f' {lr:g}' if lr else '')
-    return RUNS/(name.replace(' ', '_').replace(',', '')+'.parquet')
+def optimizer_tensors(optimizer):
+    "The state of an optimizer as named tensors."
+    state = optimizer.state_dict()['state']
+    return {f'optimizer.{i}.{name}': torch.as_tensor(v) for i, values in state.items() for name, v in values.items()}
 
-def kept_fit(path, budget):
-    "The predictions of a fit that has been trained before."
-    preds = load_predictions(path)
-    before = preds.provenance['budget']
-    if before == budget: return preds
-    raise SystemExit(f'{path}: was trained for {before:g} s, not {budget:g}: remove it, or ask for its budget')
+def save_checkpoint(path, model, optimizer, log):
+    "Weights, optimizer, random numbers, and the log as JSON, in one file."
+    tensors = {f'model.{k}': v for k, v in model.state_dict().items()} | optimizer_tensors(optimizer)
+    tensors['random'] = torch.get_rng_state()
+    with whole_file(path) as f:
+        save_file({k: v.contiguous().clone() for k, v in tensors.items()}, f, {'log': json.dumps(log)})
 
-def create_job(data, system, lr, budget, split, change):
-    "The job of a fit, with its files; `change` holds fields that differ from the default."
-    scratch = RUNS/'scratch'/str(os.getpid())
-    scratch.mkdir(parents=True, exist_ok=True)
-    fields = {**change, 'options': {**OPTIONS.get(system, {}), **change.get('options', {})}}
-    if split.powerset: fields['loss'] = 'powerset'
-    job = Job(system, lr, budget, '', str(scratch/'split.npz'), str(scratch/'prob.npz'), **fields)
-    x, record = window_files(data, job.fs, job.seconds)
-    split.write(job.split, np.load(record))
-    return Job(**{**vars(job), 'x': str(x)})
+def load_checkpoint(path, model, optimizer):
+    "Put a checkpoint into a network and its optimizer; its log."
+    tensors, state = load_file(path), {}
+    model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith('model.')})
+    for key, v in tensors.items():
+        if not key.startswith('optimizer.'): continue
+        _, i, name = key.split('.')
+        state.setdefault(int(i), {})[name] = v
+    optimizer.load_state_dict({**optimizer.state_dict(), 'state': state})
+    torch.set_rng_state(tensors['random'])
+    return read_log(path)
 
-def fit(trainers, data, system, lr, budget, path, approach='thresholds', fold=0, change=None):
-    "Train once and keep the predictions of the records that choose and report."
-    if path.exists(): return kept_fit(path, budget)
-    split = Split.of(data, fold, approach)
-    job, start = create_job(data, system, lr, budget, split, change or {}), time.perf_counter()
-    fitted = trainers[system in PEERS](job)
-    about = {**job.about(), 'data': data, 'approach': approach, **vars(fitted)}
-    preds = split.predictions(np.load(job.out), fold, about)
-    save_predictions(preds, path)
-    print(f'{time.strftime("%H:%M:%S")} {path.stem}: {fitted.epochs:.1f} epochs, {fitted.cpu_s:.0f} s of '
-          f'{time.perf_counter()-start:.0f} s; macro AUROC where it was chosen {fitted.valid_auroc:.3f}', flush=True)
-    return preds
+def read_log(path):
+    "The log of a checkpoint: a row for each epoch."
+    with safe_open(path, 'pt') as f: return json.loads(f.metadata()['log'])
 
 
-# ---- all fits, a stage after another
+# ---- training
 
-def chosen_rate(tried):
-    "Of learning rate → predictions, the rate with the better score where weights are chosen."
-    return max(tried, key=lambda lr: tried[lr].provenance['valid_auroc'])
+@torch.inference_mode()
+def predict(model, x, batch=128):
+    "Probabilities of windows (n, 12, samples) → (n, 9)."
+    model.eval()
+    out = torch.cat([model(torch.as_tensor(x[i:i+batch])).float() for i in range(0, len(x), batch)])
+    model.train()
+    return out.sigmoid().double().numpy()
 
-def best_rate(fit, system, budget):
-    "The learning rate with the better score on the first real fold; its fit is that fold's."
-    return chosen_rate({lr: fit('real', system, lr, budget, fit_path('real', system, lr=lr)) for lr in RATES})
+def signals_of(store, rows, samples=1000):
+    "Windows (n, 12, samples) from the beginning of recordings."
+    return store.gather(rows, np.zeros(len(rows), int), samples)
 
 
-class Stages:
-    "The fits of each stage; `fit` trains one and `budget` says for how long."
-    def __init__(self, fit, budget, systems):
-        self.fit, self.budget, self.systems = fit, budget, systems
-        self.members = [s for s in systems if s in MEMBERS]
-        self.rate = cache(partial(best_rate, fit, budget=budget['real']))
+@dataclass(frozen=True)
+class Fit:
+    "A network with a learning rate and a seed."
+    network:str
+    lr:float
+    seed:int
+    epochs:int
 
-    def all_folds(self, systems, approach):
-        "Every fold of the real recordings; the first one was fitted when the learning rate was chosen."
-        for fold in range(FOLDS):
-            for s in systems:
-                tried = self.rate(s) if approach == 'thresholds' and fold == 0 else None
-                path = fit_path('real', s, approach, fold=fold, lr=tried)
-                self.fit('real', s, self.rate(s), self.budget['real'], path, approach, fold)
+    def path(self, runs):
+        name = f'{self.network}-{self.lr:g}-{self.seed}-{self.epochs}'
+        return runs/'fits'/(name.replace(', ', '-').replace(' ', '-')+'.safetensors')
 
-    def one_split(self, systems, approach):
-        "The simulated recordings."
-        for s in systems:
-            path = fit_path('simulated', s, approach)
-            self.fit('simulated', s, self.rate(s), self.budget['simulated'], path, approach)
+    def done(self, runs):
+        "Epochs that are finished."
+        path = self.path(runs)
+        return len(read_log(path)) if path.exists() else 0
 
-    def ablations(self):
-        "`crnn` with one change at a time."
-        for factor, choices in ABLATIONS.items():
-            for choice, change in choices.items():
-                path = fit_path('ablation', 'crnn', variant=f'{factor} {choice}')
-                self.fit('simulated', 'crnn', self.rate('crnn'), self.budget['ablation'], path, change=change)
+    def new(self):
+        "The network with new weights, and its optimizer."
+        torch.manual_seed(self.seed)
+        model = NETWORKS[self.network]()
+        return model, torch.optim.AdamW(model.parameters(), self.lr, weight_decay=.01)
 
-    def longer(self):
-        "Some systems with a larger budget."
-        for s in (s for s in LONGER if s in self.systems):
-            budget = LONGER[s]*self.budget['simulated']
-            self.fit('simulated', s, self.rate(s), budget, fit_path('simulated', s, 'longer'))
 
-    def run(self, stage):
-        "One of `STAGES`."
-        {'simulated': partial(self.one_split, self.systems, 'thresholds'),
-         'real': partial(self.all_folds, self.systems, 'thresholds'), 'ablations': self.ablations,
-         'simulated-powerset': partial(self.one_split, self.members, 'powerset'),
-         'real-powerset': partial(self.all_folds, self.members, 'powerset'), 'longer': self.longer}[stage]()
+def step(model, optimizer, loss, x, y):
+    "One step of training."
+    optimizer.zero_grad()
+    loss(model(x), y).backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.)
+    optimizer.step()
+
+def train_epoch(fit, epoch, model, optimizer, store, plan):
+    "A pass over one store of the stream; processor seconds."
+    loss, augment = create_loss('bce', smoothing=.05), Augment(RECIPE, 1000*fit.seed+epoch)
+    target, used = torch.as_tensor(make_targets(store.index)), 0.
+    order = np.random.default_rng([fit.seed, epoch]).permutation(min(plan.n, len(store)))
+    steps = len(order)//plan.batch
+    for i in range(steps):
+        start, rows = time.process_time(), order[i*plan.batch:(i+1)*plan.batch]
+        rate, momentum = one_cycle((epoch+i/steps)/fit.epochs, fit.lr)
+        for group in optimizer.param_groups: group['lr'], group['betas'] = rate, (momentum, .999)
+        x, y = augment(torch.from_numpy(signals_of(store, rows)), target[rows])
+        step(model, optimizer, loss, x, y)
+        used += time.process_time()-start
+    return used
+
+def train(fit, stream, held, plan, most=None):
+    "Go on with a fit until it is finished, or for `most` epochs; its network, and its log."
+    model, optimizer = fit.new()
+    path, log = fit.path(plan.runs), []
+    if path.exists(): log = load_checkpoint(path, model, optimizer)
+    last = fit.epochs if most is None else min(fit.epochs, len(log)+most)
+    for epoch in range(len(log), last):
+        store = stream(epoch)
+        used = train_epoch(fit, epoch, model, optimizer, store, plan)
+        score = macro_auroc(held.truth, predict(model, held.x), held.known)
+        before = log[-1] if log else {'cpu_s': 0., 'windows': 0}
+        seen = min(plan.n, len(store))//plan.batch*plan.batch
+        log.append({'epoch': epoch+1, 'cpu_s': before['cpu_s']+used, 'windows': before['windows']+seen, 'auroc': score})
+        save_checkpoint(path, model, optimizer, log)
+        print(f'{fit.network}, lr {fit.lr:g}, seed {fit.seed}: epoch {epoch+1} of {fit.epochs}, {used:.0f} s, '
+              f'AUROC {score:.4f}', flush=True)
+    return model.eval(), log

@@ -1,34 +1,100 @@
-"""What the study fits: systems, budgets, and the default network with one change at a time."""
+"""What the study fits: networks, learning rates, seeds, how long.
+
+The peers are written out here from their papers, because tsai needs another environment: InceptionTime (Ismail Fawaz et
+al. 2020, six modules of 32 filters), resnet1d (Wang et al. 2017, three blocks), LSTM 2x256. They read a missing sample
+as 0.
+"""
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from ecg_nbdev.pretrain import RECIPE
+import torch
+from torch import nn
 
-BENCH = Path(__file__).resolve().parents[1]
-RUNS, RESULTS = Path('runs/study'), BENCH/'results'
-MEMBERS = ('crnn', 'crnn, joint stem', 'multilead', 'multilead_shared', 'joint', 'lead')
-OPTIONS = {'crnn, joint stem': {'stem': 'joint'}}  # a system's name begins with its architecture
-RATES = (1e-3, 3e-3)  # learning rates that are tried
-FOLDS, SIMULATED = 5, 3000  # of the real recordings; recordings that are simulated
-BUDGET = {'real': 12., 'simulated': 60., 'ablation': 20.}  # processor seconds of training in a fit
-# Times the budget of simulated recordings: what more time brings.
-LONGER = {'crnn, joint stem': 4, 'crnn': 4, 'InceptionTime': 10}
-KEPT = ('macro_auroc', 'macro_f1', 'cpsc2018_f1', 'exact_match')  # scores in the tables
-STAGES = ('simulated', 'real', 'ablations', 'simulated-powerset', 'real-powerset', 'longer')
+from ecg_nbdev.core import CLASSES
+from ecg_nbdev.models import create_model
 
-def option(**options): return {'options': options}
+RUNS, RESULTS = Path('runs/study'), Path(__file__).resolve().parents[1]/'results'
 
-ABLATIONS = {  # factor → choice → fields of the job that differ from the default
-    'default': {f'seed {s}': {'seed': s} for s in range(3)},
-    'stem': {'one a lead': option(stem='separate'), 'all leads at once': option(stem='joint')},
-    'pool': {kind: option(pool=(kind,)) for kind in ('mean', 'max', 'attention', 'last')},
-    'cell': {'GRU': option(cell='gru'), 'forward only': option(bidirectional=False), 'two layers': option(layers=2)},
-    'leads': {'no attention between leads': option(lead_attention=False),
-              'no deep supervision': option(supervise=False),
-              'no lead dropout': option(lead_dropout=0.), 'lead dropout 0.3': option(lead_dropout=.3)},
-    'sampling rate': {'250 Hz': {'fs': 250}, '500 Hz': {'fs': 500}},
-    'window': {'5 s': {'seconds': 5.}, '2.5 s': {'seconds': 2.5}},
-    'loss': {'weighted BCE': {'loss': 'weighted_bce'}, 'focal': {'loss': 'focal'},
-             'asymmetric': {'loss': 'asymmetric'}},
-    'augmentation': {'scale, noise, leads': {'augment': RECIPE}, 'mixup': {'augment': {'mixup': {}}}},
-    'arithmetic': {'float32': option(bf16=False)},
-}
+
+# ---- peers
+
+class Inception(nn.Module):
+    "One module: a bottleneck, three widths of filters beside a pooled path."
+    def __init__(self, n_in, n=32, widths=(39, 19, 9)):
+        super().__init__()
+        self.narrow = nn.Conv1d(n_in, n, 1, bias=False)
+        self.filters = nn.ModuleList(nn.Conv1d(n, n, w, padding=w//2, bias=False) for w in widths)
+        self.pooled = nn.Sequential(nn.MaxPool1d(3, 1, 1), nn.Conv1d(n_in, n, 1, bias=False))
+        self.norm = nn.BatchNorm1d(n*(len(widths)+1))
+
+    def forward(self, x):
+        narrow = self.narrow(x)
+        return self.norm(torch.cat([*(f(narrow) for f in self.filters), self.pooled(x)], 1))
+
+class Residual(nn.Module):
+    "Layers with what enters them added to what leaves them."
+    def __init__(self, layers, n_in, n_out):
+        super().__init__()
+        self.layers, self.short = layers, nn.Sequential(nn.Conv1d(n_in, n_out, 1, bias=False), nn.BatchNorm1d(n_out))
+    def forward(self, x): return (self.layers(x)+self.short(x)).relu()
+
+class Mean(nn.Module):
+    "The mean over time."
+    def forward(self, x): return x.mean(-1)
+
+class Filled(nn.Module):
+    "A network that reads a missing sample as 0."
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+    def forward(self, x): return self.model(x.nan_to_num(0.))
+
+def inception_time(n=128):
+    def three(n_in): return nn.Sequential(Inception(n_in), nn.ReLU(), Inception(n), nn.ReLU(), Inception(n))
+    blocks = Residual(three(12), 12, n), Residual(three(n), n, n)
+    return Filled(nn.Sequential(*blocks, Mean(), nn.Linear(n, len(CLASSES))))
+
+def conv(n_in, n_out, size): return nn.Conv1d(n_in, n_out, size, padding=size//2, bias=False), nn.BatchNorm1d(n_out)
+
+def resnet1d(widths=(64, 128, 128)):
+    blocks, n_in = [], 12
+    for n in widths:
+        layers = *conv(n_in, n, 7), nn.ReLU(), *conv(n, n, 5), nn.ReLU(), *conv(n, n, 3)
+        blocks.append(Residual(nn.Sequential(*layers), n_in, n))
+        n_in = n
+    return Filled(nn.Sequential(*blocks, Mean(), nn.Linear(n_in, len(CLASSES))))
+
+class LSTM(nn.Module):
+    "Two layers of 256 over the samples; the last state is read."
+    def __init__(self):
+        super().__init__()
+        self.recurrent, self.head = nn.LSTM(12, 256, 2, batch_first=True), nn.Linear(256, len(CLASSES))
+    def forward(self, x): return self.head(self.recurrent(x.transpose(1, 2))[0][:, -1])
+
+
+# ---- what is fitted
+
+def ours(arch, **options): return partial(create_model, arch, **options)
+
+# As bench/shipped/networks.py has it.
+SHIPPED = {'widths': (16, 32, 32), 'rates': (50, 25, 12.5), 'hidden': 96, 'layers': 2}
+NETWORKS = {
+    'crnn': ours('crnn'), 'crnn, separate stem': ours('crnn', stem='separate'),
+    'crnn, joint stem': ours('crnn', stem='joint'), 'crnn, shipped': ours('crnn', **SHIPPED),
+    'multilead': ours('multilead'), 'joint': ours('joint'), 'lead': ours('lead'), 'InceptionTime': inception_time,
+    'resnet1d': resnet1d, 'LSTM 2x256': lambda: Filled(LSTM())}
+
+
+@dataclass(frozen=True)
+class Plan:
+    "How much of the study is done."
+    networks:tuple = tuple(NETWORKS)
+    seeds:tuple = (0, 1, 2)
+    rates:tuple = (1e-3, 3e-3, 1e-2) # learning rates that are tried
+    epochs:int = 30 # stores of the stream, a pass over each
+    search:int = 6 # epochs of a fit that only chooses the rate
+    n:int = 4096 # recordings of a store that are used
+    held:int = 1000 # simulated recordings that choose the rate, and as many that report
+    batch:int = 64
+    runs:Path = field(default=RUNS)

@@ -1,122 +1,89 @@
-"""The study's tables, from the predictions that are kept."""
+"""The tables of the study, from the fits that are kept; seeds and selection enter the intervals."""
 import numpy as np
 import pandas as pd
 
+from baselines import macro, patient_draws
 from ecg_nbdev.core import whole_file
-from ecg_nbdev.evaluation import bootstrap, compare, corrected_t_test, drawn_scores
-from ecg_nbdev.predictions import load_predictions, pool_predictions
-from ecg_nbdev.thresholds import apply_thresholds, fit_thresholds
-from train import PEERS
-from .fits import chosen_rate, fit_path
-from .plan import ABLATIONS, FOLDS, KEPT, LONGER, MEMBERS, RATES, RESULTS
-
-COLUMNS = ['data', 'system', 'approach', 'score', 'value', 'low', 'high', 'fold_mean', 'fold_sd', 'n_records']
+from .fits import read_log
+from .plan import RESULTS
 
 
-# ---- kept fits
+def curves(stages):
+    "Score on the choosing recordings over processor seconds and over windows seen, a row for each epoch."
+    fits = [*(f for n in stages.plan.networks for f in stages.searches(n)), *stages.finals()]
+    rows = [{'network': f.network, 'lr': f.lr, 'seed': f.seed, 'epochs': f.epochs, **row}
+            for f in dict.fromkeys(fits) if f.done(stages.plan.runs) for row in read_log(f.path(stages.plan.runs))]
+    return pd.DataFrame(rows)
 
-def answered(preds):
-    "With thresholds that the choosing records chose, where there are no answers yet."
-    return preds if preds.answer is not None else apply_thresholds(preds, fit_thresholds(preds))
+def finished(stages):
+    "Network → its finished final fits."
+    found = {}
+    for fit in stages.finals():
+        if fit.done(stages.plan.runs) == fit.epochs: found.setdefault(fit.network, []).append(fit)
+    return found
 
-def tried_rates(system):
-    "Learning rate → predictions of the first real fold."
-    paths = {lr: fit_path('real', system, lr=lr) for lr in RATES}
-    return {lr: load_predictions(path) for lr, path in paths.items() if path.exists()}
+def drawn(probs, score, n_boot, seed):
+    """Scores (1+draws,): first the mean over seeds, then draws of recordings (by `score`) and of a seed together.
 
-def kept(data, system, approach):
-    "The fits of a system on all splits of a data set, answered; none where one is missing."
-    paths = [fit_path(data, system, approach, fold=f) for f in range(FOLDS if data == 'real' else 1)]
-    if data == 'real' and approach == 'thresholds':
-        tried = tried_rates(system)
-        if len(tried) < len(RATES): return []
-        paths[0] = fit_path('real', system, lr=chosen_rate(tried))
-    return [answered(load_predictions(p)) for p in paths] if all(p.exists() for p in paths) else []
+    `probs` are a network's predictions, one a seed; `score` gives (draws,) for one of them."""
+    by_seed = np.stack([score(p) for p in probs])
+    which = np.random.default_rng(seed).integers(len(probs), size=(n_boot, len(probs)))
+    draws = by_seed[which, np.arange(1, n_boot+1)[:, None]].mean(1)
+    return np.r_[by_seed[:, 0].mean(), draws]
 
-def fold_scores(parts):
-    "The scores of each fold: (folds, scores)."
-    tests = [p.of('test') for p in parts]
-    return pd.DataFrame([drawn_scores(q, np.ones((1, len(q))), KEPT).iloc[0] for q in tests])
+def cases(stages, n_boot):
+    "Name of a score → function of probabilities."
+    real, sim = stages.real, stages.reporting
+    weight, alone = patient_draws(real.patient, n_boot), patient_draws(np.arange(len(sim.truth)), n_boot)
+    cpsc = real.source == 'cpsc2018'
+    found = {'simulated': ('simulated', lambda p: macro(sim.truth, p, sim.known, alone)),
+             'real, pooled': ('real', lambda p: macro(real.truth, p, real.known, weight)),
+             'real, within data sets': ('real', lambda p: macro(real.truth, p, real.known, weight, real.source))}
+    if cpsc.any(): found['real, cpsc2018'] = (
+        'real', lambda p: macro(real.truth[cpsc], p[cpsc], real.known[cpsc], weight[:, cpsc]))
+    return found
 
+def without_scores(stages, n_boot):
+    "Tuned without the data set that is scored: probabilities of every real recording, for each seed of a network."
+    found = {}
+    for network, fits in finished(stages).items():
+        for fit in fits if network in stages.best() else ():
+            parts = [stages.plan.runs/'without'/f'{fit.path(stages.plan.runs).stem}-{s}.npz'
+                     for s in np.unique(stages.real.source)]
+            if not all(p.exists() for p in parts): continue
+            prob = np.empty(stages.real.truth.shape)
+            for part in map(np.load, parts): prob[part['rows']] = part['real']
+            found.setdefault(network, []).append(prob)
+    return found
 
-# ---- tables
+def interval(values):
+    return {'value': values[0], 'low': np.nanquantile(values[1:], .025), 'high': np.nanquantile(values[1:], .975)}
 
-def scores_table(fits):
-    "Scores with intervals, and their mean and standard deviation over folds."
+def compared(draws, name):
+    "Rows of one score: each network, its difference to the best one, and how often it is best in a draw."
+    best = max(draws, key=lambda n: draws[n][0])
+    first = np.stack([d[1:] for d in draws.values()]).argmax(0)
     rows = []
-    for (data, system, approach), parts in fits.items():
-        each, pooled = fold_scores(parts), pool_predictions(parts)
-        sd = each.std() if len(each) > 1 else np.nan
-        table = bootstrap(pooled, KEPT).assign(fold_mean=each.mean(), fold_sd=sd).reset_index()
-        rows.append(table.assign(data=data, system=system, approach=approach, n_records=len(pooled)))
-    return pd.concat(rows)[COLUMNS]
+    for i, (network, d) in enumerate(draws.items()):
+        gap = {f'{k} difference to best': v for k, v in interval(d-draws[best]).items()}
+        rows.append({'score': name, 'network': network, **interval(d), **gap, 'best in': (first == i).mean()})
+    return rows
 
-def cost_row(data, system, approach, parts):
-    "What the fits of one system took."
-    about = pd.DataFrame([p.provenance for p in parts])
-    total, n = about[['cpu_s', 'windows', 'steps', 'epochs']].sum(), len(about)
-    return {'data': data, 'system': system, 'approach': approach, 'parameters': about.parameters[0], 'lr': about.lr[0],
-            'budget_s': about.budget[0], 'cpu_s_a_fit': total.cpu_s/n, 'steps_a_fit': total.steps/n,
-            'epochs_a_fit': total.epochs/n, 'cpu_ms_a_window': 1e3*total.cpu_s/total.windows}
+def scores(stages, n_boot=500):
+    "Every network on simulated and on real recordings that it has not seen, then tuned without the scored data set."
+    fits, rows = finished(stages), []
+    for name, (part, score) in cases(stages, n_boot).items():
+        draws = {n: drawn([stages.predicted(f)[part] for f in some], score, n_boot, i)
+                 for i, (n, some) in enumerate(fits.items())}
+        if draws: rows += compared(draws, name)
+    score = cases(stages, n_boot)['real, within data sets'][1]
+    tuned = {n: drawn(p, score, n_boot, i) for i, (n, p) in enumerate(without_scores(stages, n_boot).items())}
+    if tuned: rows += compared(tuned, 'real, tuned without the data set, within')
+    return pd.DataFrame(rows).assign(seeds=lambda t: t.network.map({n: len(f) for n, f in fits.items()})) if rows else None
 
-def cost_table(fits): return pd.DataFrame([cost_row(*case, parts) for case, parts in fits.items()])
-
-
-def pairs():
-    "`crnn` with either stem against every other system, more time against less, thresholds against powerset."
-    stems, others, sets = MEMBERS[:2], [s for s in (*PEERS, *MEMBERS) if s != 'crnn'], ('real', 'simulated')
-    yield from (((d, c, 'thresholds'), (d, s, 'thresholds')) for d in sets for c in stems for s in others if s != c)
-    yield from (((sets[1], c, way), (sets[1], s, 'longer')) for c in stems for way in ('thresholds', 'longer')
-                for s in LONGER if (c, way) != (s, 'longer'))
-    yield from (((d, s, 'thresholds'), (d, s, 'powerset')) for d in sets for s in MEMBERS)
-
-def difference(a, b, fits):
-    "One system's scores less another's: over recordings, and over folds where there are several."
-    (data, system, way), (_, other, other_way) = a, b
-    table = compare(pool_predictions(fits[a]), pool_predictions(fits[b]), KEPT).reset_index()
-    table = table.assign(data=data, system=f'{system}, {way}', than=f'{other}, {other_way}')
-    if len(fits[a]) > 1:
-        gaps = fold_scores(fits[a])-fold_scores(fits[b])
-        tests = [corrected_t_test(gaps[score].dropna(), 1/(FOLDS-2)) for score in table.score]
-        columns = ['fold_mean', 'fold_low', 'fold_high', 'fold_p']
-        table[columns] = [[t['mean'], t['low'], t['high'], t['p']] for t in tests]
-    return table
-
-def differences(fits): return pd.concat([difference(a, b, fits) for a, b in pairs() if a in fits and b in fits])
-
-
-def ablation_row(factor, choice, path, plain):
-    "One choice against the default with the same seed."
-    part = answered(load_predictions(path))
-    gap = compare(part, plain, KEPT)[['difference', 'low', 'high']]
-    gap, about = gap.rename(columns={'low': 'low_difference', 'high': 'high_difference'}), part.provenance
-    return bootstrap(part, KEPT).join(gap).reset_index().assign(
-        factor=factor, choice=choice, seed=about['seed'], parameters=about['parameters'], epochs=about['epochs'],
-        cpu_ms_a_window=1e3*about['cpu_s']/about['windows'], budget_s=about['budget'])
-
-def ablation_table():
-    "Each choice that has been fitted."
-    paths = {(factor, choice): fit_path('ablation', 'crnn', variant=f'{factor} {choice}')
-             for factor, choices in ABLATIONS.items() for choice in choices}
-    found = {case: path for case, path in paths.items() if path.exists()}
-    if not found: return None
-    plain = answered(load_predictions(paths['default', 'seed 0']))
-    return pd.concat([ablation_row(*case, path, plain) for case, path in found.items()])
-
-
-def rates_table():
-    "What each learning rate that was tried gave."
-    found = [preds.provenance for s in (*MEMBERS, *PEERS) for preds in tried_rates(s).values()]
-    return pd.DataFrame([{k: p[k] for k in ('system', 'lr', 'valid_auroc', 'epochs')} for p in found])
-
-def write_tables():
-    "Every table that the kept fits give, to bench/results."
-    cases = [(d, s, a) for d in ('real', 'simulated') for a in ('thresholds', 'powerset', 'longer')
-             for s in (*MEMBERS, *PEERS)]
-    fits = {case: parts for case in cases if (parts := kept(*case))}
-    made = {'rates': rates_table(), 'scores': scores_table(fits), 'cost': cost_table(fits),
-            'differences': differences(fits), 'ablations': ablation_table()}
-    for name, table in made.items():
+def write_tables(stages, cost=None, folder=RESULTS):
+    "Tables of what is kept: networks_*.csv."
+    for name, table in {'cost': cost, 'curves': curves(stages), 'scores': scores(stages)}.items():
         if table is None or not len(table): continue
-        with whole_file(RESULTS/f'study_{name}.csv') as f: table.to_csv(f, index=False, float_format='%.5g')
-        print(f'\n{name}\n{table.round(3).to_string(index=False)}', flush=True)
+        with whole_file(folder/f'networks_{name}.csv') as f: table.to_csv(f, index=False, float_format='%.5g')
+        if name == 'scores': print(table.round(3).to_string(index=False), flush=True)
