@@ -119,7 +119,7 @@ def test_the_last_epoch_need_not_be_the_best(store):
             if self.epoch == 2:
                 for p in self.model.parameters(): p.data.zero_()
     learn = ecg_learner(loaders(store), 'crnn', seed=0, cbs=[WatchThresholds(), Spoil()])
-    log = train_learner(learn, epochs=3, lr=5e-3, show=False)
+    log = train_learner(learn, epochs=3, lr=2e-2, show=False)
     best = log.macro_auroc.argmax()
     assert best < 2 and log.watched_macro_f1[best] != log.watched_macro_f1[2]
     score = evaluate(ECGInterpretation.from_learner(learn).preds, learn.thresholds, 'valid')['macro_f1']
