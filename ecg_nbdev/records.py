@@ -97,7 +97,8 @@ def _read_wfdb(path):
     fast = header.signals and all(s.format == '16' and s.plain for s in header.signals)
     signal = _decode_int16(header, n) if fast else _decode_wfdb(header)
     labels = decode_dx(header.dx)
-    return Record(signal, header.fs, header.path.stem, labels, header.age, header.sex, header.patient, header.path)
+    return Record(signal, header.fs, header.path.stem, labels, header.age, header.sex, header.patient,
+                  path=header.path)
 
 # %% ../nbs/10_records.ipynb #3890009a
 def _first_or_none(values):
