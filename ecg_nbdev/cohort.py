@@ -10,7 +10,6 @@ __all__ = ['find_records', 'Cohort', 'scan', 'make_folds', 'split_cohort', 'spli
 # %% ../nbs/12_cohort.ipynb #930141ab
 from collections import defaultdict
 from dataclasses import dataclass
-from hashlib import blake2b
 from importlib.resources import files
 from itertools import chain
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 import pandas as pd
 from .core import CLASSES, LEADS, CohortError, RecordError, whole_file
 from .records import READERS, check_signal, decode_dx, dx_items, read_header, read_record
+from .marks import sample_mark
 from .parallel import in_order, with_bar
 from .labels import code_map, multi_hot, read_reference, split_labels
 
@@ -57,12 +57,6 @@ def _references(root, places):
         tables[place] = own[above] or {}
     return tables
 
-# %% ../nbs/12_cohort.ipynb #ead844da
-def _digest(signal):
-    "A signal's name by its content, in whole microvolts."
-    units = np.nan_to_num(np.rint(signal.astype(np.float64)*1000), nan=-2**31).astype('<i4')
-    return blake2b(units.tobytes(), digest_size=16).hexdigest()
-
 # %% ../nbs/12_cohort.ipynb #90d980b1
 def _wfdb_row(path):
     "What a header says of its recording."
@@ -85,7 +79,7 @@ def _signal_row(path):
     marks = [(first, total % 65536, 1000., 0) for first, total in zip(units[:, 0], np.nansum(units, axis=1))]
     patient = record.patient if record.patient != record.id else ''
     return dict(id=record.id, patient=patient, fs=record.fs, n_samples=record.n, age=record.age, sex=record.sex,
-        dx=','.join(record.labels), digest=_digest(record.signal), marks=(record.n, *marks))
+        dx=','.join(record.labels), digest=sample_mark(record.signal), marks=(record.n, *marks))
 
 # %% ../nbs/12_cohort.ipynb #8699089a
 def _describe(path):
@@ -116,7 +110,7 @@ def _add_digests(rows, failed):
     suspects = {id(row): row for key in ('id', 'marks') for group in _groups(rows, key) for row in group}
     for row in suspects.values():
         if row['digest']: continue
-        try: row['digest'] = _digest(read_record(row['path']).signal)
+        try: row['digest'] = sample_mark(read_record(row['path']).signal)
         except RecordError as e: failed(e); row['digest'] = 'unread'
     return [row for row in rows if row['digest'] != 'unread']
 

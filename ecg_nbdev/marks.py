@@ -40,6 +40,7 @@ def mark_kinds(
     marks, # of `sample_mark` or `name_mark`
 )->set: # 'blake2b', 'name'
     "The kinds of some marks; raises CohortError for what is none, such as a CRC32 or a plain name."
+    marks = list(marks)
     found = [_MARK.fullmatch(str(m)) for m in marks]
     if None in found:
         raise CohortError(f'{str(marks[found.index(None)])!r} does not mark a recording as this version does: '

@@ -21,6 +21,7 @@ from .core import CLASSES, LEADS, CohortError, ECGError, whole_file
 from .data import ecg_dls
 from .decoding import fit_decoder
 from .evaluation import Evaluation, evaluate
+from .fingerprint import Seen
 from .learner import ecg_learner, train_learner
 from .metrics import UndefinedScore
 from .parallel import with_bar
@@ -30,7 +31,7 @@ from .records import read_record, write_record
 from .report import write_report
 from .signal import Preparation
 from .sim.synth import cohort_record
-from .store import build_store
+from .store import build_store, seen_of
 from .thresholds import apply_thresholds, fit_thresholds, threshold_rule
 
 # %% ../nbs/83_runs.ipynb #845e0581
@@ -114,23 +115,25 @@ def _choose_point(predictor, preds, rule, calibrate, decode):
 
 # %% ../nbs/83_runs.ipynb #58bfdd97
 def _start(pretrain, arch, approach, seed, seconds, fs, simulated, show):
-    "The network that training goes on from, None for a new one, and checksums of the recordings it has seen."
-    if not pretrain: return None, []
+    "The network that training goes on from, None for a new one, and what it has seen: mark → fingerprint."
+    if not pretrain: return None, {}
     if approach == 'powerset':
         raise CohortError('--pretrain knows the nine classes and no label sets: train with --approach thresholds')
-    if pretrain == 'synth': return simulated_start(arch, simulated, seed, seconds=seconds, fs=fs, show=show), []
+    if pretrain == 'synth': return simulated_start(arch, simulated, seed, seconds=seconds, fs=fs, show=show), {}
     start = find_model(None if pretrain == 'shipped' else pretrain)
     if (start.preparation.fs, start.classes) != (fs, CLASSES):
         raise CohortError(f'{pretrain}: a model of {len(start.classes)} classes at {start.preparation.fs:g} Hz: '
                           f'name one of the nine classes and {fs:g} Hz')
-    return start.model, start.about.get('seen', [])
+    return start.model, start.about.get('seen', {})
 
 # %% ../nbs/83_runs.ipynb #54e868bd
-def _unseen(split, crc, seen, pretrain):
+def _unseen(split, store, seen, pretrain):
     """The split, with all recordings that the first network has seen among those that train.
 
     Raises CohortError where none is left to choose or to judge."""
-    split = np.where(crc.isin(seen), 'train', split)
+    seen = Seen(seen)
+    known = [seen(mark, store.signal(i), store.fs) != '' for i, mark in enumerate(store.index.mark)]
+    split = np.where(known, 'train', split)
     if {'valid', 'test'} <= set(split): return split
     raise CohortError(f'{pretrain} has been trained on the recordings that should choose thresholds or judge: '
                       'name another --fold, or other recordings')
@@ -152,7 +155,8 @@ def _about(name, data_path, split, seen, store, provenance, metrics):
         'name': f'{name}, trained on {Path(data_path).name}',
         'data': f'{data_path}: {parts["train"]} recordings train, {parts["valid"]} choose',
         'scored_on': f'{metrics["n_records"]} recordings of fold {provenance["fold"]} that nothing has seen',
-        'seen': [*seen, *store.index.crc[split != 'test'].tolist()], **provenance, 'per_class': metrics['per_class']}
+        'seen': {**seen, **seen_of(store, np.flatnonzero(split != 'test'))}, **provenance,
+        'per_class': metrics['per_class']}
 
 # %% ../nbs/83_runs.ipynb #f4418ef9
 def train_run(
@@ -186,7 +190,7 @@ def train_run(
     store = build_store(_labelled(cohort, data_path), out/'store', prepare, progress=show)
     before, seen = _start(pretrain, arch, approach, seed, seconds, fs, simulated, show)
     folds = make_folds(store.index, k=min(10, store.index.patient.nunique()))
-    split = _unseen(split_of_fold(folds, fold), store.index.crc, seen, pretrain)
+    split = _unseen(split_of_fold(folds, fold), store, seen, pretrain)
     dls = ecg_dls(store, split, seconds, stride, bs, approach, jitter=seconds/4, seed=seed)
     learn = ecg_learner(dls, arch, loss, seed=seed, model=copy.deepcopy(before))
     train_learner(learn, epochs, lr or (5e-4 if before else 3e-3), patience, csv=out/'history.csv', show=show)
@@ -274,7 +278,8 @@ def evaluate_run(
     write_report(evaluation, out/'report.html', f'{Path(test_path).name}, scored by {model or "the shipped model"}',
                  skipped, lambda name: read_record(table.path[name]), about=facts)
     seen = evaluation.left_out['of another role']
-    if seen: print(f'{seen} recordings that the model has seen in training are left out of the scores')
+    if seen: print(f'{seen} recordings that the model has seen in training are left out of the scores'
+                   f' ({len(preds.provenance.get("alike", ()))} of them cut, filtered or resampled)')
     _write_scores(out, preds, {**evaluation.to_dict(), 'n_seen_in_training': seen}, skipped)
     _say(evaluation, out)
     return evaluation
