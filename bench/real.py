@@ -3,9 +3,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-import pandas as pd
-
-from ecg_nbdev.cohort import scan
+from ecg_nbdev.cohort import join_cohorts, scan
 from ecg_nbdev.records import read_record
 from ecg_nbdev.signal import Preparation
 from ecg_nbdev.store import MemoryStore
@@ -21,21 +19,14 @@ def data_folder(given=None):
     raise SystemExit(f'{folder or "ECG_DATA"}: no such folder of real recordings: name it with ECG_DATA=FOLDER')
 
 
-def labelled(root, name):
-    "The labelled recordings of one data set, those left out that another data set has too."
-    cohort = scan(Path(root)/name)
-    twins = cohort.duplicates[cohort.duplicates.case == 'twin'].id
-    table = cohort.table[(cohort.table.labels != '') & ~cohort.table.id.isin(twins)]
-    return table.assign(source=name)
-
-
 def real_store(
     root, # folder that holds the data sets
     sources=SOURCES, # folders in it
     prepare=Preparation(), # filter and sampling rate
-)->MemoryStore: # `index` with the column `source`
-    "All labelled recordings of some data sets."
-    table = pd.concat([labelled(root, name) for name in sources], ignore_index=True)
+)->MemoryStore: # `index` with the column `source`, which patients have before their names
+    "All labelled recordings of some data sets, those that stand in two of them once."
+    table = join_cohorts(*(scan(Path(root)/name) for name in sources)).table
+    table = table[table.labels != '']
     records = (replace(read_record(row.path), labels=tuple(row.labels.split(';')), patient=row.patient)
                for row in table.itertuples())
     store = MemoryStore(records, prepare.fs, prepare)
@@ -46,7 +37,3 @@ def real_store(
 def whole_names(index):
     "Ids with their data set's name before them, (n,): two data sets may use the same id."
     return (index.source+'/'+index['id']).to_numpy()
-
-def by_patient(index):
-    "The table with patients told apart across data sets, as `make_folds` needs it."
-    return index.assign(patient=index.source+'/'+index.patient)

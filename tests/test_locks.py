@@ -156,8 +156,9 @@ def test_the_shipped_model_knows_220_recordings():
     from ecg_nbdev.bundle import load_pretrained
     shipped = load_pretrained()
     assert set(shipped.about['seen']) == set(shipped.thresholds.chosen_on) and len(shipped.thresholds.chosen_on) == 220
-    for path in scan(Path(ECG_DATA)/'ptb').table.path:
-        r = read_record(path)
+    held = [r for r in map(read_record, scan(Path(ECG_DATA)/'cpsc-extra').table.path) if sample_mark(r.signal) in shipped.seen.marks]
+    assert len(held) > 1
+    for r in held:
         assert shipped.seen(sample_mark(r.signal), r.signal, r.fs) == 'identical'
         for x, fs in ((r.signal[:, 1:], r.fs), (np.rint(r.signal*200)/200, r.fs), (resample(r.signal, r.fs, 100), 100)):
             assert shipped.seen(sample_mark(x), x, fs) == 'alike'
@@ -173,3 +174,16 @@ def test_what_a_fingerprint_cannot_tell_is_no_match():
     assert found(noise)[0] > .99 and max(found(noise)[1:]) < ALIKE
     for x in (flat, gone, noise[:, :100], noise[:, :1]): assert found(x).max() < ALIKE  # half a second is no evidence
     assert len(Fingerprints([]).correlations(beat_trace(noise, 200))) == 0
+
+
+@pytest.mark.parametrize('patients', [False, True])
+def test_scores_of_a_folder_without_patients_say_so(root, tmp_path, patients):
+    says = 'no patient ids: folds and intervals are by recording'
+    for i, path in enumerate(scan(root/'other').table.path):
+        r = read_record(path)
+        write_record(type(r)(r.signal, r.fs, r.id, r.labels, patient=f'P{i//2}' if patients else ''), tmp_path/'data')
+    done = run('ecg-train', '--data-path', tmp_path/'data', '--epochs', 1, '--arch', 'lead', '--out', tmp_path/'model')
+    run('ecg-evaluate', '--test-path', tmp_path/'data', '--model', tmp_path/'model', '--out', tmp_path/'scores')
+    texts = [done.stdout, *((tmp_path/p).read_text() for p in ('model/metrics.json', 'model/MODEL_CARD.md',
+                                                              'scores/metrics.json', 'scores/report.html'))]
+    assert [says in text for text in texts] == [not patients]*5

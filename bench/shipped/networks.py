@@ -17,7 +17,7 @@ from ecg_nbdev.models import Ensemble, create_model
 from ecg_nbdev.predictions import Predictions
 from ecg_nbdev.pretrain import finetune, mix_weights, pretrain_model
 from ecg_nbdev.store import record_keys
-from real import by_patient, whole_names
+from real import whole_names
 
 RUNS = Path('runs/pretrained')
 # What lasts all the recording is averaged over windows, what may happen once counts where it happens.
@@ -58,7 +58,7 @@ class Networks:
     "Every network of the study, trained when it is first asked for."
     def __init__(self, store, epochs, n):
         self.store = store
-        self.folds = make_folds(by_patient(store.index), k=FOLDS, seed=0)  # a patient's recordings stay together
+        self.folds = make_folds(store.index, k=FOLDS, seed=0)  # a patient's recordings stay together
         self.pretrained = cache(lambda seed: simulation_only(seed, epochs, n))
 
     def training_rows(self, count, seed, fold):
