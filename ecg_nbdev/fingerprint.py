@@ -29,7 +29,7 @@ def beat_trace(
     seconds = max(1, int(np.ceil(n/fs-1e-9)))
     bins = np.fft.rfft(x-x.mean(1, keepdims=True), round(seconds*fs))[:, :seconds*RATE//2+1]
     y = np.fft.irfft(bins*np.interp(np.arange(bins.shape[1])/seconds, *_BAND), seconds*RATE)[:, :round(n/fs*RATE)]
-    y /= max(np.sqrt((y**2).mean()), 1e-9)
+    y /= max(np.sqrt((y**2).sum()/max(y.size, 1)), 1e-9)
     return (np.sign(y)*np.abs(y)**.6).astype(np.float32)
 
 # %% ../nbs/12b_fingerprint.ipynb #a3406c60
@@ -99,7 +99,8 @@ def correlations(self:Fingerprints,
              for e in (np.broadcast_to(begin, end.shape), end)]
     energy = (here[end]-here[begin])*(there[1]-there[0])
     enough = end-begin >= np.maximum(_OVERLAP*np.minimum(self.n, m), _LEAST*RATE)
-    return np.where(enough, self._products(trace, shifts)/np.sqrt(np.maximum(energy, 1e-9)), -1).max(1)
+    found = self._products(trace, shifts)/np.sqrt(np.maximum(energy, 1e-9))
+    return np.where(enough, np.minimum(found, 1), -1).max(1) # a shift by parts of a sample may go beyond 1
 
 # %% ../nbs/12b_fingerprint.ipynb #4cd20095
 class Seen:
