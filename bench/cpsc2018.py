@@ -176,7 +176,7 @@ def cross_validated(store, arch, epochs, seeds, seconds, approach, folder, about
     "The committed folds, each in its turn the one that reports."
     index, folds = store.index, store.index.fold.to_numpy()
     fit_predict = trainer(store, folds, arch, epochs, seconds, approach)
-    return cross_validate(fit_predict, index.id, multi_hot(index.labels), folds, first_labels(index.labels), index.crc,
+    return cross_validate(fit_predict, index.id, multi_hot(index.labels), folds, first_labels(index.labels), index.mark,
                           seeds=range(seeds), calibrate='choose', folder=folder, provenance=about)
 
 def protocol(data, out='runs/cpsc2018', arch='crnn', epochs=20, seeds=1, k=10, seconds=10., approach='thresholds',

@@ -92,7 +92,7 @@ def _page_data(evaluation):
     number = {c: k for k, c in enumerate(part.classes)}
     groups = {name: [number[c] for c in of] for name, of in CPSC_GROUPS.items() if set(of) <= set(part.classes)}
     return {
-        'classes': list(part.classes), 'groups': groups, 'ids': part.ids.tolist(), 'marks': part.marks,
+        'classes': list(part.classes), 'groups': groups, 'ids': part.ids.tolist(), 'marks': part.key.tolist(),
         'first': part.first.tolist(), 'top': evaluation.single.tolist(), 'prob': _base64(part.prob.astype('<f8')),
         'truth': _base64(np.packbits(part.truth)), 'answer': _base64(np.packbits(part.answer)),
         'thresholds': thresholds.to_dict() if isinstance(thresholds, Thresholds) else None}

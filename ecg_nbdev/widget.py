@@ -117,7 +117,7 @@ class ThresholdSlider:
     ):
         self.preds, self.start = preds, thresholds
         self._evaluate(thresholds)
-        self._chosen_on = tuple(sorted({*thresholds.chosen_on, *self.evaluation.part.marks}))
+        self._chosen_on = tuple(sorted({*thresholds.chosen_on, *self.evaluation.part.key}))
         self.menu, self.slider, self.reset, self._places, self.box = _controls(preds.classes)
         self.menu.observe(self._choose, 'value')
         self.slider.observe(self._move, 'value')

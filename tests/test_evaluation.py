@@ -316,7 +316,7 @@ def test_cross_validation_reports_each_recording_once_and_hides_it_before(tmp_pa
     assert sorted(cv.pooled.ids) == sorted(preds.ids)
     assert (cv.pooled.truth == preds.truth[[int(i[1:]) for i in cv.pooled.ids]]).all()
     for part, at in zip(cv.parts, cv.points):
-        assert len(at.chosen_on) == 80 and not set(at.chosen_on) & set(part.of('test').marks)
+        assert len(at.chosen_on) == 80 and not set(at.chosen_on) & set(part.of('test').key)
         assert at.values == pytest.approx(fit_thresholds(part).values)
     # an interrupted run goes on where it stopped
     (tmp_path/'fold-3.parquet').unlink()

@@ -144,13 +144,11 @@ def test_the_learning_rate_finder_chooses_nothing(store, tmp_path):
     assert 'thresholds' not in vars(learn)
 
 
-def test_recordings_that_chose_are_recognised_by_their_checksum(store):
+def test_recordings_that_chose_are_recognised_by_their_samples(store):
     learn, _ = trained(store)
     data = learn.dls.valid.dataset
-    index = store.index.assign(crc=[f'{i:08x}' for i in range(len(store))])
-    data.store = MemoryStore.of(store._signals, index, store.fs)
     preds = loader_predictions(predict_records(learn.model, learn.dls.valid), data, learn.dls.classes)
-    assert preds.key.tolist() == index.crc.iloc[data.rows].tolist()
+    assert preds.key.tolist() == store.index.mark.iloc[data.rows].tolist()
     at = fit_thresholds(preds)
     as_test = loader_predictions(preds.prob, data, learn.dls.classes, 'test')
     with pytest.raises(CohortError, match='have chosen'): check_unseen(as_test, at)

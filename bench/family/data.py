@@ -7,7 +7,7 @@ from ecg_nbdev.core import whole_file
 from ecg_nbdev.signal import Preparation
 from ecg_nbdev.sim.synth import simulate_cohort
 from ecg_nbdev.windows import WindowPlan, cut_windows
-from real import by_patient, data_folder, real_store, whole_names
+from real import data_folder, real_store, whole_names
 from .plan import FOLDS, RUNS, SIMULATED
 
 
@@ -29,7 +29,7 @@ def write_windows(name, signals, fs, seconds):
 def real_data():
     "Windows of the real recordings; their table."
     store = real_store(data_folder())
-    table = by_patient(store.index).assign(id=whole_names(store.index))
+    table = store.index.assign(id=whole_names(store.index))
     write_windows('real', [store.signal(i) for i in range(len(store))], 100, 10.)
     return table.assign(fold=make_folds(table, k=FOLDS, seed=0))
 

@@ -8,7 +8,7 @@ from ecg_nbdev.evaluation import evaluate
 from ecg_nbdev.models import Ensemble
 from ecg_nbdev.pretrain import finetune, mix_weights
 from ecg_nbdev.signal import Preparation
-from ecg_nbdev.store import record_keys
+from ecg_nbdev.store import seen_of
 from ecg_nbdev.thresholds import fit_thresholds
 from .card import card
 from .networks import FOLDS, HOW, RUNS, SEEDS, kept, predict
@@ -31,7 +31,7 @@ def about(store, scored):
         'data': 'simulated recordings, then '+', '.join(f'{n} of {source}' for source, n in counts.items()),
         'scored_on': f'{len(scored)} real recordings by {FOLDS}-fold cross-validation of the same recipe; '
                      'calibration and thresholds of each fold from the other folds',
-        'seen': record_keys(store, range(len(store))),
+        'seen': seen_of(store, range(len(store))),
         'per_class': found['per_class'], 'metrics': {k: v for k, v in found.items() if isinstance(v, float)}}
 
 def ship(networks, folder):
