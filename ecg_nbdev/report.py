@@ -177,7 +177,7 @@ def _shown(evaluation):
         'normal_alone': movable and thresholds.normal_alone and 'Normal' in part.classes,
         'groups': ['F1', *data['groups']], 'label_counts': _label_counts(part),
         'by_source': _rows(evaluation.by_source.rename(columns=_TITLES)),
-        'three_ways': _rows(evaluation.three_ways.replace({'score': _TITLES})), 'none': _none_facts(evaluation),
+        'three_ways': _rows(evaluation.three_ways.replace({'score': _TITLES})), 'negatives': _none_facts(evaluation),
         'n_unknown': evaluation.left_out['unknown labels'],
         'data': json.dumps(data, ensure_ascii=False).replace('<', '\\u003c')}
 

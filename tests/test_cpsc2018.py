@@ -120,7 +120,7 @@ def drawn_predictions(n):
 
 def repeated(preds, rows):
     "Predictions with some rows once more, as recordings of their own."
-    fields = ('prob', 'truth', 'answer', 'first', 'fold', 'key', 'role')
+    fields = ('prob', 'truth', 'answer', 'first', 'fold', 'key', 'role', 'known')
     return replace(preds, **{f: getattr(preds, f)[rows] for f in fields}, ids=np.arange(len(rows)))
 
 def test_every_score_is_that_of_the_package():
