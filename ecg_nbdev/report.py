@@ -100,7 +100,8 @@ def _page_data(evaluation):
     return {
         'classes': list(part.classes), 'groups': groups, 'ids': part.ids.tolist(), 'marks': part.key.tolist(),
         'first': part.first.tolist(), 'top': evaluation.single.tolist(), 'prob': _base64(part.prob.astype('<f8')),
-        'known': _base64(np.packbits(part.known)), 'truth': _base64(np.packbits(part.truth)), 'answer': _base64(np.packbits(part.answer)),
+        'known': _base64(np.packbits(part.known)),
+        'truth': _base64(np.packbits(part.truth)), 'answer': _base64(np.packbits(part.answer)),
         'thresholds': thresholds.to_dict() if isinstance(thresholds, Thresholds) else None}
 
 # %% ../nbs/71_report.ipynb #0a0824dd
