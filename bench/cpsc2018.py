@@ -22,8 +22,8 @@ from ecg_nbdev.data import WindowDL, WindowDataset, ecg_dls
 from ecg_nbdev.evaluation import SCORES, draw_weights, evaluate, single_answer
 from ecg_nbdev.labels import cpsc2018_label_order, first_labels, multi_hot, read_reference
 from ecg_nbdev.learner import ecg_learner, predict_records, train_learner
-from ecg_nbdev.metrics import (
-    UndefinedScore, challenge_score, challenge_weights, cpsc2018_matrix, cpsc2018_score, first_phase_scores)
+from ecg_nbdev.metrics import UndefinedScore
+from ecg_nbdev.official import challenge_score, challenge_weights, cpsc2018_matrix, cpsc2018_score, first_phase_scores
 from ecg_nbdev.models import MODELS
 from ecg_nbdev.protocol import cross_validate
 from ecg_nbdev.signal import Preparation

@@ -14,10 +14,9 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 from .core import ECGError
-from .metrics import (auprc, auroc, brier, calibration_error, calibration_floor,
-    challenge_score, class_mean, class_table,
-    cpsc2018_f1, cpsc2018_matrix, cpsc2018_score, exact_match, f_score, first_phase_scores, hamming_loss,
-    label_ranking, sensitivity_at, with_averages)
+from .metrics import (auprc, auroc, brier, calibration_error, calibration_floor, class_mean, class_table, exact_match, f_score,
+    hamming_loss, label_ranking, sensitivity_at, with_averages)
+from .official import challenge_score, cpsc2018_f1, cpsc2018_matrix, cpsc2018_score, first_phase_scores
 from .predictions import Predictions, join_predictions
 from .thresholds import Thresholds, apply_thresholds, check_unseen
 

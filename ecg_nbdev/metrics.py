@@ -6,9 +6,7 @@ Docs: https://ecg-nbdev.github.io/ecg_nbdev/metrics.html.md"""
 
 # %% auto #0
 __all__ = ['auroc', 'auprc', 'UndefinedScore', 'macro_auroc', 'macro_auprc', 'counts', 'f_score', 'exact_match', 'class_table',
-           'cpsc2018_matrix', 'cpsc2018_f1', 'cpsc2018_score', 'first_phase_scores', 'challenge_score',
-           'challenge_weights', 'sensitivity_at', 'ppv_at_prevalence', 'reliability', 'calibration_error',
-           'calibration_floor']
+           'sensitivity_at', 'ppv_at_prevalence', 'reliability', 'calibration_error', 'calibration_floor']
 
 # %% ../nbs/50_metrics.ipynb #5bc5df2c
 import warnings
@@ -44,7 +42,7 @@ def counts_by_threshold(
     return p[last], np.cumsum(w*t, -1)[..., last], np.cumsum(w*~t, -1)[..., last]
 
 # %% ../nbs/50_metrics.ipynb #b45ba3f1
-def _ratio(a, b, undefined=0.):
+def ratio(a, b, undefined=0.):
     "a/b; `undefined` where b is 0."
     return np.divide(a, b, out=np.full(np.broadcast(a, b).shape, undefined), where=np.asarray(b) > 0)
 
@@ -52,11 +50,11 @@ def _roc_area(tp, fp):
     "Trapezoids under true against false positives, as a share of all pairs."
     rise, run = np.diff(tp, prepend=0.), np.diff(fp, prepend=0.)
     pairs = tp.max(-1, initial=0.)*fp.max(-1, initial=0.)
-    return _ratio((run*(tp-rise/2)).sum(-1), pairs, np.nan)
+    return ratio((run*(tp-rise/2)).sum(-1), pairs, np.nan)
 
 def _average_precision(tp, fp):
     "Precision at each step of recall, weighted by the step."
-    return _ratio((np.diff(tp, prepend=0.)*_ratio(tp, tp+fp)).sum(-1), tp.max(-1, initial=0.), np.nan)
+    return ratio((np.diff(tp, prepend=0.)*ratio(tp, tp+fp)).sum(-1), tp.max(-1, initial=0.), np.nan)
 
 def _per_class(area, truth, prob, weight, known=None):
     "One of the two areas for each class, of the recordings where it is known, (K,) or (draws, K)."
@@ -77,7 +75,7 @@ def _roc_within_folds(truth, prob, weight, fold, known=None):
         n = (w@t)*(w@~t) if k is None else (w@(t & k))*(w@(~t & k))
         pairs = pairs+n
         areas = areas+n*np.nan_to_num(_per_class(_roc_area, t, np.asarray(prob)[here], w, k))
-    return _ratio(areas, pairs, np.nan)
+    return ratio(areas, pairs, np.nan)
 
 # %% ../nbs/50_metrics.ipynb #55c2e13f
 def auroc(
@@ -126,7 +124,7 @@ def class_mean(
         if classes is not None: names = ', '.join(np.asarray(classes)[never])
         warnings.warn(f'{what} is undefined for {names} (no such recording): left out of the mean',
                       UndefinedScore, stacklevel=3)
-    mean = _ratio(np.nansum(values, -1), known, np.nan)
+    mean = ratio(np.nansum(values, -1), known, np.nan)
     return float(mean) if values.ndim == 1 else mean
 
 # %% ../nbs/50_metrics.ipynb #9f477417
@@ -181,7 +179,7 @@ def counts(
 def _f_beta(tp, fp, fn, beta):
     "F-beta from counts (van Rijsbergen 1979)."
     b = beta**2
-    return _ratio((1+b)*tp, (1+b)*tp+fp+b*fn)
+    return ratio((1+b)*tp, (1+b)*tp+fp+b*fn)
 
 # %% ../nbs/50_metrics.ipynb #3f68d2de
 def f_score(
@@ -200,7 +198,7 @@ def f_score(
     tp, fp, fn, _ = counts(truth, answer, weight, known)
     if average == 'micro': return _f_beta(tp.sum(-1), fp.sum(-1), fn.sum(-1), beta)[()]
     each, support = _f_beta(tp, fp, fn, beta), tp+fn
-    if average == 'weighted': return _ratio((each*support).sum(-1), support.sum(-1), np.nan)[()]
+    if average == 'weighted': return ratio((each*support).sum(-1), support.sum(-1), np.nan)[()]
     each = np.where(support > 0, each, np.nan)
     return each if average is None else class_mean(each, 'F-beta')
 
@@ -214,7 +212,7 @@ def exact_match(
     "Share of recordings, of those whose labels are all known, whose label set is answered exactly."
     truth, answer, weight = fully_known(known, truth, answer, weight=weight)
     right = (truth.astype(bool) == answer.astype(bool)).all(1)
-    if weight is not None: return _ratio(weight@right, weight.sum(-1), np.nan)
+    if weight is not None: return ratio(weight@right, weight.sum(-1), np.nan)
     return float(right.mean()) if len(right) else float('nan')
 
 # %% ../nbs/50_metrics.ipynb #dc168a68
@@ -241,8 +239,8 @@ def class_table(
 
     NaN for a class without positives; precision is 0 for one that is never answered."""
     tp, fp, fn, tn = counts(truth, answer, known=known)
-    table = pd.DataFrame({'precision': _ratio(tp, tp+fp), 'recall': _ratio(tp, tp+fn),
-                          'specificity': _ratio(tn, tn+fp, np.nan), 'f1': _f_beta(tp, fp, fn, 1), 'support': tp+fn},
+    table = pd.DataFrame({'precision': ratio(tp, tp+fp), 'recall': ratio(tp, tp+fn),
+                          'specificity': ratio(tn, tn+fp, np.nan), 'f1': _f_beta(tp, fp, fn, 1), 'support': tp+fn},
                          index=pd.Index(classes, name='class'))
     table.loc[tp+fn == 0, ['precision', 'recall', 'f1']] = np.nan
     if prob is None: return table
@@ -259,104 +257,10 @@ def with_averages(
     tp, fp, fn, tn = (c.sum() for c in counts(truth, answer, known=known))
     numbers = {'support': int(tp+fn), **({'unknown': int(table.unknown.sum())} if 'unknown' in table else {})}
     macro = table.drop(columns=list(numbers)).mean().rename('macro average')
-    micro = pd.Series({'precision': _ratio(tp, tp+fp), 'recall': _ratio(tp, tp+fn), 'specificity': _ratio(tn, tn+fp),
+    micro = pd.Series({'precision': ratio(tp, tp+fp), 'recall': ratio(tp, tp+fn), 'specificity': ratio(tn, tn+fp),
                        'f1': _f_beta(tp, fp, fn, 1)}, name='micro average', dtype=float)
     out = pd.concat([table, pd.DataFrame([macro, micro]).assign(**numbers)])
     return out[table.columns].astype(dict.fromkeys(numbers, int))
-
-# %% ../nbs/50_metrics.ipynb #43044bd3
-def cpsc2018_matrix(
-    truth:np.ndarray, # (n, K) bool
-    first:np.ndarray, # (n,) number of each recording's first label
-    answered:np.ndarray, # (n,) number of the one class answered for each recording
-    weight:np.ndarray|None=None, # (draws, n) how often each recording counts
-    known:np.ndarray|None=None, # (n, K) bool, entries whose truth is known; all where not given
-)->np.ndarray: # (K, K) int, or (draws, K, K); rows true, columns answered
-    "The challenge's confusion matrix (Liu et al. 2018)."
-    arrays = np.asarray(truth, bool), np.asarray(first, int), np.asarray(answered, int)
-    truth, first, answered, weight = fully_known(known, *arrays, weight=weight)
-    k = truth.shape[1]
-    cell = np.where(truth[np.arange(len(truth)), answered], answered, first)*k+answered
-    if weight is None: return np.bincount(cell, minlength=k*k).reshape(k, k)
-    return (weight@(cell[:, None] == np.arange(k*k)).astype(float)).reshape(-1, k, k)
-
-# %% ../nbs/50_metrics.ipynb #55983a24
-def cpsc2018_f1(
-    matrix:np.ndarray, # (…, K, K) of `cpsc2018_matrix`
-)->np.ndarray: # (…, K), NaN for a class that is neither true nor answered
-    "F1 of each class from the challenge's matrix."
-    return _ratio(2*np.diagonal(matrix, axis1=-2, axis2=-1), matrix.sum(-1)+matrix.sum(-2), np.nan)
-
-# %% ../nbs/50_metrics.ipynb #2341377b
-CPSC_GROUPS = {'F_AF': ('AF',), 'F_Block': ('I-AVB', 'LBBB', 'RBBB'), 'F_PC': ('PAC', 'PVC'), 'F_ST': ('STD', 'STE')}
-
-# %% ../nbs/50_metrics.ipynb #93642096
-def cpsc2018_score(
-    matrix:np.ndarray, # (K, K) of `cpsc2018_matrix`
-    classes:tuple=CLASSES, # names of the K rows
-)->dict: # F1 (the score), F_AF, F_Block, F_PC, F_ST, and F1 of each class; NaN where 0/0
-    "The challenge's scores; a group that the classes do not hold in full is left out."
-    hit, total, each = np.diag(matrix), matrix.sum(0)+matrix.sum(1), cpsc2018_f1(matrix)
-    where = {g: [classes.index(c) for c in of] for g, of in CPSC_GROUPS.items() if set(of) <= set(classes)}
-    groups = {g: float(_ratio(2*hit[k].sum(), total[k].sum(), np.nan)) for g, k in where.items()}
-    return {'F1': class_mean(each, 'CPSC2018 F1', classes), **groups, **dict(zip(classes, map(float, each)))}
-
-# %% ../nbs/50_metrics.ipynb #389df850
-def first_phase_scores(
-    truth:np.ndarray, # (n, K) bool
-    answer:np.ndarray, # (n, K) bool
-    beta:float=2., # weight of misses
-    known:np.ndarray|None=None, # (n, K) bool, entries whose truth is known; all where not given
-)->tuple: # F-beta, G-beta; NaN without recordings
-    "F-beta and G-beta of the Challenge's first phase, each recording weighted by 1/(number of its labels)."
-    truth, answer, _ = fully_known(known, np.asarray(truth, bool), np.asarray(answer, bool))
-    if not len(truth): return float('nan'), float('nan')
-    weight = 1/np.maximum(truth.sum(1, keepdims=True), 1)
-    tp, fp, fn = ((cell*weight).sum(0) for cell in (truth & answer, ~truth & answer, truth & ~answer))
-    f = _ratio((1+beta**2)*tp, (1+beta**2)*tp+fp+beta**2*fn, 1.)
-    return float(f.mean()), float(_ratio(tp, tp+fp+beta*fn, 1.).mean())
-
-# %% ../nbs/50_metrics.ipynb #d61846a5
-def _reward(truth, answer, weights):
-    "Sum of the rewards of all recordings, each shared among the labels that are true or answered."
-    union = np.maximum(np.maximum(truth, answer).sum(1, keepdims=True), 1)
-    return (weights*((truth/union).T@answer)).sum()
-
-# %% ../nbs/50_metrics.ipynb #803c4cdb
-def challenge_score(
-    truth:np.ndarray, # (n, K) bool
-    answer:np.ndarray, # (n, K) bool
-    weights:np.ndarray, # (K, K) reward of answering column for row; 0 throughout for classes that are not scored
-    normal:int=0, # number of the class that stands for normal
-    known:np.ndarray|None=None, # (n, K) bool, entries whose truth is known; all where not given
-)->float: # 1 for the truth, 0 for always answering normal; NaN where both are worth the same
-    """The PhysioNet Challenge score of 2020 and 2021.
-
-    Perez Alday et al. 2020, Physiol. Meas. 41:124003; Reyna et al. 2022, Physiol. Meas. 43:084001."""
-    weights = np.asarray(weights, float)
-    scored = weights.any(0)
-    truth, answer, _ = fully_known(None if known is None else np.asarray(known)[:, scored], truth, answer)
-    only_normal = np.tile(np.arange(len(weights)) == normal, (len(truth), 1))
-    truth, answer, only_normal = (np.asarray(Y, float)[:, scored] for Y in (truth, answer, only_normal))
-    weights = weights[np.ix_(scored, scored)]
-    best, none, ours = (_reward(truth, y, weights) for y in (truth, only_normal, answer))
-    return float((ours-none)/(best-none)) if best != none else float('nan')
-
-# %% ../nbs/50_metrics.ipynb #7a9803dd
-def challenge_weights(
-    path, # weights.csv of the Challenge of 2020 or 2021
-    codes, # K SNOMED-CT codes, one per class
-)->np.ndarray: # (K, K), 0 for classes that the Challenge does not score
-    "The Challenge's rewards for a model's classes; raises ECGError for a file that is no such table."
-    try: table = pd.read_csv(path, index_col=0)
-    except (OSError, ValueError) as e:
-        raise ECGError(f"{path}: can't be read as a table of weights ({e}): "
-                       'give weights.csv of the challenge') from None
-    if list(map(str, table.index)) != list(map(str, table.columns)):
-        raise ECGError(f'{path}: rows and columns differ: give weights.csv of the challenge')
-    where = {code: i for i, name in enumerate(table.index) for code in str(name).split('|')}
-    rows = [where.get(str(c), -1) for c in codes]
-    return np.array([[table.iat[a, b] if min(a, b) >= 0 else 0. for b in rows] for a in rows])
 
 # %% ../nbs/50_metrics.ipynb #168f6ef3
 def sensitivity_at(
@@ -391,7 +295,7 @@ def brier(
     squares = (np.asarray(prob)-np.asarray(truth, float))**2
     if known is None: return squares.mean(0)
     known = np.asarray(known, bool)
-    return _ratio(np.where(known, squares, 0).sum(0), known.sum(0), np.nan)
+    return ratio(np.where(known, squares, 0).sum(0), known.sum(0), np.nan)
 
 # %% ../nbs/50_metrics.ipynb #caaf6bdc
 def reliability(

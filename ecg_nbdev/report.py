@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from .core import CLASS_TITLES, Record, whole_file
 from .evaluation import Evaluation
-from .metrics import CPSC_GROUPS
+from .official import CPSC_GROUPS
 from .plots import PAPERS, plot_ecg
 from .thresholds import Thresholds, log_odds
 

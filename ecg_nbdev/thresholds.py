@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 from .core import CLASSES, CohortError, ECGError
 from .marks import among
-from .metrics import challenge_score, counts, counts_by_threshold
+from .metrics import counts, counts_by_threshold
+from .official import challenge_score
 from .predictions import Predictions
 
 # %% ../nbs/60_thresholds.ipynb #70627c3d

@@ -14,7 +14,7 @@ from ecg_nbdev.cohort import cpsc2018_folds
 from ecg_nbdev.core import CLASSES, CohortError, ECGError
 from ecg_nbdev.evaluation import evaluate, single_answer
 from ecg_nbdev.labels import cpsc2018_label_order, label_tuples, multi_hot, read_reference
-from ecg_nbdev.metrics import challenge_weights
+from ecg_nbdev.official import challenge_weights
 from ecg_nbdev.predictions import Predictions
 from ecg_nbdev.records import write_record
 from ecg_nbdev.sim.synth import simulate

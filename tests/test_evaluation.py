@@ -17,8 +17,8 @@ from ecg_nbdev.core import CLASSES, CohortError, ECGError
 from ecg_nbdev.decoding import UTILITIES, SetDecoder, fit_decoder
 from ecg_nbdev.evaluation import (SCORES, bootstrap, compare, corrected_t_test, drawn_scores, evaluate,
     single_answer)
-from ecg_nbdev.metrics import (UndefinedScore, cpsc2018_matrix, cpsc2018_score, exact_match, f_score, macro_auprc,
-                               macro_auroc)
+from ecg_nbdev.metrics import UndefinedScore, exact_match, f_score, macro_auprc, macro_auroc
+from ecg_nbdev.official import cpsc2018_matrix, cpsc2018_score
 from ecg_nbdev.predictions import Predictions, average_predictions, load_predictions, pool_predictions, save_predictions
 from ecg_nbdev.protocol import compare_folds, cross_validate, inner_splits
 from ecg_nbdev.thresholds import Thresholds, apply_thresholds, fit_thresholds

@@ -11,7 +11,8 @@ import pytest
 from ecg_nbdev.core import CLASSES, CohortError
 from ecg_nbdev.decoding import fit_decoder
 from ecg_nbdev.evaluation import evaluate
-from ecg_nbdev.metrics import cpsc2018_matrix, cpsc2018_score, exact_match, f_score
+from ecg_nbdev.metrics import exact_match, f_score
+from ecg_nbdev.official import cpsc2018_matrix, cpsc2018_score
 from ecg_nbdev.predictions import Predictions
 from ecg_nbdev.report import _ecg_svg, _origin, worst_mistakes, write_report
 from ecg_nbdev.sim.synth import simulate
