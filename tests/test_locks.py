@@ -48,7 +48,8 @@ dls = ecg_dls(disk, np.where(np.arange(len(disk)) < half, 'train', 'valid'), sec
 data = dls.valid.dataset
 ensemble = replace(bare, model=Ensemble([bare.model, bare.model]))
 
-ways = {name: bare.predictions(d) for name, d in {'files': cohort, 'disk': disk, 'memory': memory, 'joined': joined}.items()}
+given = {'files': cohort, 'disk': disk, 'memory': memory, 'joined': joined}
+ways = {name: bare.predictions(d) for name, d in given.items()}
 first = ways['files']
 ways['loader'] = loader_predictions(predict_records(bare.model, dls.valid), data, CLASSES, 'test')
 ways['ensemble'] = ensemble.predictions(disk)
@@ -68,7 +69,9 @@ for name, p in ways.items():
     for at in points:
         for score in (apply_thresholds, evaluate, check_unseen):
             try: score(replace(p, answer=None), at); said.add('scored')
-            except CohortError as e: said.add('refused' if 'have chosen' in str(e) else 'unknown' if 'cannot be compared' in str(e) else str(e))
+            except CohortError as e:
+                if 'have chosen' in str(e): said.add('refused')
+                else: said.add('unknown' if 'cannot be compared' in str(e) else str(e))
     print(name, len(p), *sorted(said), sep='|')
 """
 
@@ -98,7 +101,8 @@ def test_every_way_to_predictions_meets_the_lock(root, folder, tmp_path):
     said = {name: (int(n), *results) for name, n, *results in (line.split('|') for line in done.stdout.splitlines())}
     assert len(said) == 13 and said.pop('a table by hand') == (24, 'unknown')
     assert said['one of them'][0] == 1 and said['loader'][0] == 12 and said['joined'][0] == 24
-    assert {result for _, *results in said.values() for result in results} == {"scored" if folder == "other" else "refused"}
+    results = {result for _, *results in said.values() for result in results}
+    assert results == {"scored" if folder == "other" else "refused"}
 
 
 @pytest.fixture(scope='module')
@@ -156,7 +160,8 @@ def test_the_shipped_model_knows_220_recordings():
     from ecg_nbdev.bundle import load_pretrained
     shipped = load_pretrained()
     assert set(shipped.about['seen']) == set(shipped.thresholds.chosen_on) and len(shipped.thresholds.chosen_on) == 220
-    held = [r for r in map(read_record, scan(Path(ECG_DATA)/'cpsc-extra').table.path) if sample_mark(r.signal) in shipped.seen.marks]
+    found = map(read_record, scan(Path(ECG_DATA)/'cpsc-extra').table.path)
+    held = [r for r in found if sample_mark(r.signal) in shipped.seen.marks]
     assert len(held) > 1
     for r in held:
         assert shipped.seen(sample_mark(r.signal), r.signal, r.fs) == 'identical'
