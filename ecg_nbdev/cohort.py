@@ -21,7 +21,7 @@ from .records import READERS, check_signal, read_header, read_record
 from .marks import sample_mark
 from .parallel import in_order, with_bar
 from .rules import dx_items, label_rules
-from .labels import multi_hot, read_ptbxl, read_reference, split_labels
+from .labels import cpsc2018_label_order, multi_hot, read_ptbxl, read_reference, split_labels
 
 # %% ../nbs/12_cohort.ipynb #2bfc76b3
 def _is_recording(name, headers):
@@ -242,6 +242,12 @@ def _unread(references, names):
     told = {id(of_row): of_row for table in references for of_row in table.values()}
     return len(told)-len({id(table[name]) for table in references for name in names if name in table})
 
+# %% ../nbs/12_cohort.ipynb #b49251f9
+def _table(rows):
+    "The cohort's table, the labels of CPSC2018's recordings in the official order."
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    return table.assign(labels=[';'.join(names) for names in cpsc2018_label_order(table['id'], table.labels)])
+
 # %% ../nbs/12_cohort.ipynb #af9690d2
 def scan(
     folder:str|Path, # a data set in any supported layout, nested or flat
@@ -266,7 +272,7 @@ def scan(
     if not rows:
         raise CohortError(f"{folder}: none of its {len(paths)} recordings can be used, "
                           f"the first one is {skipped[0]['path']}: {skipped[0]['reason']}")
-    return Cohort(root, pd.DataFrame(rows, columns=COLUMNS), pd.DataFrame(skipped, columns=['path', 'reason']),
+    return Cohort(root, _table(rows), pd.DataFrame(skipped, columns=['path', 'reason']),
         pd.DataFrame(found+twins, columns=_FOUND), rules.classes, unread)
 
 # %% ../nbs/12_cohort.ipynb #2bd13db1
