@@ -22,7 +22,7 @@ RUNS = Path('runs/pretrained')
 # What lasts all the recording is averaged over windows, what may happen once counts where it happens.
 HOW = tuple('max' if c in ('PAC', 'PVC') else 'mean' for c in CLASSES)
 SEEDS, FOLDS = (0, 1, 2), 5
-EPOCHS, DISTIL = 30, 12 # passes of the three, and of the one that learns from them; N recordings in each
+EPOCHS, DISTIL = 30, 20 # passes of the three, and of the one that learns from them; N recordings in each
 # Written out: the model that ships stays what it is when the defaults move on.
 NETWORK = {'widths': (16, 32, 32), 'rates': (50, 25, 12.5), 'hidden': 96, 'layers': 2}
 ONE = 'distilled'
