@@ -36,7 +36,7 @@ from ecg_nbdev.protocol import inner_splits
 from ecg_nbdev.signal import Preparation
 from ecg_nbdev.sim.synth import simulate
 from ecg_nbdev.thresholds import apply_thresholds, fit_thresholds
-from real import by_patient, data_folder, real_store, whole_names
+from real import data_folder, real_store, whole_names
 from shipped.networks import RUNS, new_network
 
 OUT, NETWORK = Path(__file__).resolve().parent/'results', RUNS/'pretrained-0.safetensors'
@@ -121,7 +121,7 @@ def real_recordings(folder):
     "The labelled real recordings, five folds."
     store = real_store(folder)
     t = store.index
-    x, folds = features([store.signal(i) for i in range(len(t))]), make_folds(by_patient(t), k=5)
+    x, folds = features([store.signal(i) for i in range(len(t))]), make_folds(t, k=5)
     return Labelled(x, multi_hot(t.labels), first_labels(t.labels), whole_names(t), folds)
 
 

@@ -12,6 +12,7 @@ logistic regressions whose penalty inner folds choose, after arXiv:2602.17531. T
 """
 import argparse, json, time
 from functools import partial
+from hashlib import blake2b
 from itertools import product
 from pathlib import Path
 
@@ -35,7 +36,7 @@ from ecg_nbdev.models import create_model
 from ecg_nbdev.pretrain import finetune, simulated_store
 from ecg_nbdev.signal import Preparation
 from features import FS, measure
-from real import by_patient, data_folder, real_store
+from real import data_folder, real_store, whole_names
 
 RUNS, RESULTS = Path('runs/baselines'), Path(__file__).resolve().parent/'results'
 FOLDS, SIMULATED = 5, (720, 4096)
@@ -57,7 +58,7 @@ class Real:
     "The real recordings: labels, folds and what is measured of them."
     def __init__(self, folder):
         self.folder, self.store = folder, real_store(folder)
-        index = self.index = by_patient(self.store.index)
+        index = self.index = self.store.index
         self.truth, self.known = label_states(index)
         self.folds = make_folds(index, FOLDS, 0)
         self.source = index.source.to_numpy()
@@ -66,21 +67,20 @@ class Real:
 
     def __len__(self): return len(self.index)
 
+    def mark(self):
+        "A name for these recordings."
+        return blake2b('\n'.join(whole_names(self.index)).encode(), digest_size=6).hexdigest()
+
     def features(self):
         "Features of all recordings, (n, features)."
-        return measured(real_store(self.folder, prepare=Preparation(fs=FS)), f'real-{len(self)}')
+        return measured(real_store(self.folder, prepare=Preparation(fs=FS)), f'real-{self.mark()}')
 
 
 # ---- scores
 
 def macro(truth, prob, known, weight, group=None):
     "Macro AUROC of each draw over known entries, (draws,); with groups, over pairs of one group."
-    columns = []
-    for k in range(truth.shape[1]):
-        here = known[:, k]
-        g = None if group is None else group[here]
-        columns.append(auroc(truth[here, k, None], prob[here, k, None], weight[:, here], g)[:, 0])
-    return np.nanmean(columns, 0)
+    return np.nanmean(auroc(truth, prob, weight, group, known), 1)
 
 def patient_draws(patient, n, seed=0):
     "How often each recording counts when patients are drawn with replacement, the first row once each: (n+1, N)."
@@ -209,7 +209,7 @@ def random_encoders(real):
 
 # ---- networks that see real recordings only
 
-def fit_path(fold, inner, lr, epochs): return RUNS/'network'/f'{fold}-{"inner" if inner else "outer"}-{lr:g}-{epochs}.npz'
+def fit_path(real, fold, inner, lr, epochs): return RUNS/'network'/real.mark()/f'{fold}-{"inner" if inner else "outer"}-{lr:g}-{epochs}.npz'
 
 def train_network(real, rows, asked, lr, epochs, seed):
     "Probabilities of the rows asked for, by a network that has learned from `rows` alone."
@@ -223,7 +223,7 @@ def network_fit(real, fold, inner, lr, epochs):
     choose = (fold+1) % FOLDS
     out = (fold, choose) if inner else (fold,)
     rows, asked = np.flatnonzero(~np.isin(real.folds, out)), np.flatnonzero(real.folds == (choose if inner else fold))
-    return kept(fit_path(fold, inner, lr, epochs), lambda: train_network(real, rows, asked, lr, epochs, fold))
+    return kept(fit_path(real, fold, inner, lr, epochs), lambda: train_network(real, rows, asked, lr, epochs, fold))
 
 def choose_network(real, fold):
     "Learning rate and epochs with the best score on the inner fold."
@@ -239,7 +239,7 @@ def network_cost(real):
     few, start = rows[:96//REPEAT], time.perf_counter()
     train_network(real, few, few, 1e-3, 1, 0)
     second = (time.perf_counter()-start)*len(rows)/len(few)
-    fits = [(f, lr, e) for f, lr, e in product(range(FOLDS), RATES, EPOCHS) if not fit_path(f, True, lr, e).exists()]
+    fits = [(f, lr, e) for f, lr, e in product(range(FOLDS), RATES, EPOCHS) if not fit_path(real, f, True, lr, e).exists()]
     left = sum(e for *_, e in fits)*(FOLDS-2)/(FOLDS-1)+FOLDS*max(EPOCHS)
     print(f'network: {second:.1f} s an epoch; {len(fits)} inner fits and at most {FOLDS} outer ones are left: '
           f'at most {left*second/3600:.2f} processor hours', flush=True)
@@ -252,7 +252,7 @@ def networks(real, part=0, parts=1):
         start = time.perf_counter()
         network_fit(real, fold, True, lr, epochs)
         print(f'fold {fold}, lr {lr:g}, {epochs} epochs: {time.perf_counter()-start:.0f} s', flush=True)
-    if not all(fit_path(f, True, lr, e).exists() for f, lr, e in cases): return {}
+    if not all(fit_path(real, f, True, lr, e).exists() for f, lr, e in cases): return {}
     prob, chosen = np.empty(real.truth.shape), {}
     for fold in range(FOLDS):
         chosen[fold] = choose_network(real, fold)

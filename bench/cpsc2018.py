@@ -20,10 +20,10 @@ from ecg_nbdev.cohort import cpsc2018_folds, make_folds, scan
 from ecg_nbdev.core import CLASSES, SNOMED, CohortError, ECGError, whole_file
 from ecg_nbdev.data import WindowDL, WindowDataset, ecg_dls
 from ecg_nbdev.evaluation import SCORES, draw_weights, evaluate, single_answer
-from ecg_nbdev.labels import first_labels, multi_hot, read_reference
+from ecg_nbdev.labels import cpsc2018_label_order, first_labels, multi_hot, read_reference
 from ecg_nbdev.learner import ecg_learner, predict_records, train_learner
-from ecg_nbdev.metrics import (
-    UndefinedScore, challenge_score, challenge_weights, cpsc2018_matrix, cpsc2018_score, first_phase_scores)
+from ecg_nbdev.metrics import UndefinedScore
+from ecg_nbdev.official import challenge_score, challenge_weights, cpsc2018_matrix, cpsc2018_score, first_phase_scores
 from ecg_nbdev.models import MODELS
 from ecg_nbdev.protocol import cross_validate
 from ecg_nbdev.signal import Preparation
@@ -31,7 +31,7 @@ from ecg_nbdev.store import build_store
 
 HERE = Path(__file__).resolve().parent
 FOLDS = HERE.parent/'ecg_nbdev'/'data'/'cpsc2018_folds.csv'
-CODES = [SNOMED[c] if c != 'PVC' else '427172004' for c in CLASSES]  # as the Challenge's weights name the classes
+CODES = [SNOMED[c] for c in CLASSES]  # PVC as CPSC2018's headers code it, 164884008: not scored in 2020, as STD and STE
 TITLES = {'scores': 'Scores', 'classes': 'Classes', 'by_fold': 'Folds',
           'published': 'Beside published rows (protocols differ: see the column *comparable*)'}
 
@@ -175,8 +175,9 @@ def show(out, tables):
 def cross_validated(store, arch, epochs, seeds, seconds, approach, folder, about):
     "The committed folds, each in its turn the one that reports."
     index, folds = store.index, store.index.fold.to_numpy()
+    first = first_labels(cpsc2018_label_order(index.id, index.labels))
     fit_predict = trainer(store, folds, arch, epochs, seconds, approach)
-    return cross_validate(fit_predict, index.id, multi_hot(index.labels), folds, first_labels(index.labels), index.crc,
+    return cross_validate(fit_predict, index.id, multi_hot(index.labels), folds, first, index.mark,
                           seeds=range(seeds), calibrate='choose', folder=folder, provenance=about)
 
 def protocol(data, out='runs/cpsc2018', arch='crnn', epochs=20, seeds=1, k=10, seconds=10., approach='thresholds',

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ecg_nbdev.core import whole_file
+from ecg_nbdev.marks import name_mark
 from ecg_nbdev.sim.synth import simulate_cohort
 from ecg_nbdev.store import STORE_VERSION, Store
 from ecg_nbdev.units import to_units
@@ -27,7 +28,7 @@ def write_rows(file, made, n):
         units, labels = made[i % len(made)]
         file.write(units.tobytes())
         yield {'id': f'S{i:05d}', 'patient': f'S{i:05d}', 'labels': labels, 'offset': total, 'n_samples': len(units),
-               'clipped': 0, 'crc': 0}
+               'clipped': 0, 'crc': 0, 'mark': name_mark('growth', f'S{i:05d}')}
         total += len(units)
 
 def write_store(folder, n, distinct=1000, seconds=10.):

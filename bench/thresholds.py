@@ -20,8 +20,8 @@ from ecg_nbdev.calibration import fit_calibration
 from ecg_nbdev.decoding import fit_decoder
 from ecg_nbdev.evaluation import bootstrap, evaluate
 from ecg_nbdev.labels import multi_hot, read_reference
-from ecg_nbdev.metrics import (
-    auprc, auroc, class_table, cpsc2018_f1, cpsc2018_matrix, exact_match, f_score, label_ranking)
+from ecg_nbdev.metrics import auprc, auroc, class_table, exact_match, f_score, label_ranking
+from ecg_nbdev.official import cpsc2018_f1, cpsc2018_matrix
 from ecg_nbdev.predictions import Predictions
 from ecg_nbdev.thresholds import (
     Thresholds, apply_thresholds, best_threshold, fit_thresholds, log_odds, smooth_threshold, threshold_rule)

@@ -29,6 +29,7 @@ from .models import *
 from .losses import *
 from .predictions import *
 from .metrics import *
+from .official import *
 from .learner import *
 from .pretrain import *
 from .thresholds import *

@@ -22,7 +22,9 @@ from .calibration import Calibration
 from .cohort import Cohort, find_records
 from .core import CLASSES, LEADS, BundleError, CohortError, Record, RecordError, whole_file
 from .decoding import operating_point
+from .fingerprint import Seen
 from .labels import LabelSets, first_labels, label_states
+from .marks import mark_kinds, sample_mark
 from .models import create_model
 from .parallel import with_bar
 from .predictions import Predictions
@@ -30,7 +32,6 @@ from .records import read_record
 from .signal import Preparation
 from .store import record_keys
 from .thresholds import Thresholds
-from .units import checksum
 from .windows import cut_windows, plan_windows, stitch
 
 # %% ../nbs/80_bundle.ipynb #c8bf31a0
@@ -57,7 +58,7 @@ class Predictor:
     thresholds:Thresholds|None=None # operating point, fitted on validation recordings
     label_sets:LabelSets|None=None # of a powerset model
     calibration:Calibration|None=None # fitted on validation recordings; thresholds are chosen behind it
-    about:dict=field(default_factory=dict) # what it was trained on, how it scored, versions
+    about:dict=field(default_factory=dict) # what it was trained on (`seen`: mark → fingerprint), how it scored
 
     def windows(self,
         x:np.ndarray, # (12, n) mV, prepared, of any length
@@ -66,6 +67,11 @@ class Predictor:
         size = round(self.seconds*self.preparation.fs)
         stride = None if self.stride is None else round(self.stride*self.preparation.fs)
         return cut_windows(x, plan_windows(x.shape[1], size, stride), size)
+
+    @property
+    def seen(self)->Seen:
+        "The recordings it was trained on, to be asked about others."
+        return Seen(self.about.get('seen', {}))
 
 # %% ../nbs/80_bundle.ipynb #1185fcf8
 @patch
@@ -121,20 +127,23 @@ def _records_of(given):
 @patch
 def predict(self:Predictor,
     records, # a `Record`, a path, a folder, or any iterable of these, at any sampling rate and of any length
-)->pd.DataFrame: # record, a probability per class, labels
+)->pd.DataFrame: # record, a probability per class, labels, seen
     """One row per recording: its name, the probability of each class, its labels joined by `;`.
 
+    `seen` says whether the model was trained on it: 'identical', 'alike' (cut, filtered, resampled) or ''.
     Raises RecordError for a file that can't be read."""
-    names = []
+    names, known, how_seen = [], [], self.seen
     def prepared():
         for r in _records_of(records):
+            signal = self.preparation(r.signal, r.fs)
             names.append(r.id)
-            yield self.preparation(r.signal, r.fs)
+            known.append(how_seen(sample_mark(r.signal), signal, self.preparation.fs))
+            yield signal
     outputs = self.outputs(prepared())
     table = pd.DataFrame(self.class_prob(outputs), columns=list(self.classes))
     table.insert(0, 'record', names)
     table['labels'] = [';'.join(c for c, on in zip(self.classes, row) if on) for row in self.decode(outputs)]
-    return table
+    return table.assign(seen=known)
 
 # %% ../nbs/80_bundle.ipynb #983d0ed7
 def _nothing_read(table, failed):
@@ -145,25 +154,27 @@ def _nothing_read(table, failed):
 
 # %% ../nbs/80_bundle.ipynb #847b346f
 class _StoreSignals:
-    "The prepared signals of a store, with what tells its recordings apart."
-    def __init__(self, store, preparation):
+    "The prepared signals of a store, with what tells its recordings apart and how the model knows them."
+    def __init__(self, store, preparation, seen):
         if store.fs != preparation.fs:
             raise BundleError(f'the store holds signals at {store.fs:g} Hz, the model wants {preparation.fs:g} Hz: '
                               'build one with the preparation of the model')
-        self.store, self.table, self.failed = store, store.index, []
+        self.store, self.table, self.seen = store, store.index, seen
+        self.rows, self.known, self.failed = np.arange(len(store)), [], []
+        self.keys = record_keys(store, self.rows)
 
-    def __iter__(self): return map(self.store.signal, range(len(self.store)))
-    @property
-    def rows(self): return np.arange(len(self.store))
-    @property
-    def keys(self): return record_keys(self.store, self.rows)
+    def __iter__(self):
+        for i, key in enumerate(self.keys):
+            signal = self.store.signal(i)
+            self.known.append(self.seen(key, signal, self.store.fs))
+            yield signal
 
 # %% ../nbs/80_bundle.ipynb #5d944a07
 class _FileSignals:
     "The prepared signals of a cohort, read one after the other; what can't be read is listed."
-    def __init__(self, cohort, preparation, show):
-        self.table, self.preparation, self.show = cohort.table, preparation, show
-        self.rows, self.keys, self.failed = [], [], []
+    def __init__(self, cohort, preparation, seen, show):
+        self.table, self.preparation, self.seen, self.show = cohort.table, preparation, seen, show
+        self.rows, self.keys, self.known, self.failed = [], [], [], []
 
     def __iter__(self):
         for i, path in enumerate(with_bar(self.table.path, len(self.table), self.show)):
@@ -173,7 +184,8 @@ class _FileSignals:
                 continue
             signal = self.preparation(record.signal, record.fs)
             self.rows.append(i)
-            self.keys.append(checksum(signal))
+            self.keys.append(sample_mark(record.signal))
+            self.known.append(self.seen(self.keys[-1], signal, self.preparation.fs))
             yield signal
 
 # %% ../nbs/80_bundle.ipynb #c66a302b
@@ -186,20 +198,21 @@ def predictions(self:Predictor,
 )->Predictions:
     """What the model says of recordings, answered where it has thresholds or label sets.
 
-    A recording that the model was trained on is 'train', whatever its given role and wherever it comes from.
-    What can't be read is listed as `skipped` in the provenance. Raises CohortError where nothing can be read."""
-    if isinstance(data, Cohort): signals = _FileSignals(data, self.preparation, show)
-    else: signals = _StoreSignals(data, self.preparation)
+    A recording that the model was trained on, or one that is alike, is 'train', whatever its given role.
+    The provenance lists what is `alike`, and as `skipped` what can't be read. Raises CohortError where that is all."""
+    if isinstance(data, Cohort): signals = _FileSignals(data, self.preparation, self.seen, show)
+    else: signals = _StoreSignals(data, self.preparation, self.seen)
     outputs = self.outputs(signals)
     if not len(outputs): raise CohortError(_nothing_read(signals.table, signals.failed))
-    table, keys = signals.table.iloc[signals.rows], signals.keys
+    table, seen = signals.table.iloc[signals.rows], np.array(signals.known)
     role = np.broadcast_to(np.asarray(split, dtype=object), len(signals.table))[signals.rows]
-    role = np.where(np.isin(keys, self.about.get('seen', ())), 'train', role)
+    role = np.where(seen != '', 'train', role)
     answer = self.decode(outputs) if self.label_sets or self.thresholds else None
-    about = {**(provenance or {}), **({'skipped': signals.failed} if signals.failed else {})}
+    notes = {'skipped': signals.failed, 'alike': table['id'][seen == 'alike'].tolist()}
+    about = {**(provenance or {}), **{name: found for name, found in notes.items() if found}}
     (truth, known), first = label_states(table, self.classes), first_labels(table['labels'], self.classes)
     return Predictions(table['id'], self.class_prob(outputs), truth, role, self.classes, first, answer,
-                       provenance=about, key=keys, known=known)
+                       provenance=about, key=signals.keys, known=known)
 
 # %% ../nbs/80_bundle.ipynb #04dba4a6
 def _markdown_table(frame):
@@ -286,6 +299,15 @@ def save_bundle(
     _write_text(folder/'MODEL_CARD.md', card or model_card(predictor))
     return folder
 
+# %% ../nbs/80_bundle.ipynb #ca4d7df1
+def _check_marks(path, config):
+    "Refuse a model that names recordings in another way than this version: it could not know them again."
+    seen, chosen_on = config['about'].get('seen', {}), (config['thresholds'] or {}).get('chosen_on', ())
+    try:
+        if not isinstance(seen, dict): raise CohortError('its `seen` holds no fingerprints: train the model again')
+        mark_kinds([*seen, *chosen_on])
+    except CohortError as e: raise BundleError(f'{path}: {e}') from None
+
 # %% ../nbs/80_bundle.ipynb #9ebfcbb3
 def _read_config(folder):
     "The checked `config.json` of a model folder."
@@ -300,6 +322,7 @@ def _read_config(folder):
         raise BundleError(f'{path} has format {found}, this version reads {FORMAT}: install the version that wrote it')
     if config['leads'] != list(LEADS):
         raise BundleError(f'{path} lists other leads than {", ".join(LEADS)}: it is not a model of this package')
+    _check_marks(path, config)
     return config
 
 # %% ../nbs/80_bundle.ipynb #0cfe034c

@@ -88,11 +88,12 @@ def ecg_predict(
 def _answers(table):
     "Predictions as JSON: a list with one object per recording."
     import json
-    classes = [c for c in table.columns if c not in ('record', 'labels')]
+    classes = [c for c in table.columns if c not in ('record', 'labels', 'seen')]
     rows = []
     for _, row in table.iterrows():
         probabilities = {c: round(float(row[c]), 4) for c in classes}
-        rows.append({'record': row['record'], 'labels': row['labels'].split(';'), 'probabilities': probabilities})
+        rows.append({'record': row['record'], 'labels': row['labels'].split(';'), 'probabilities': probabilities,
+                     'seen': row['seen']})
     return json.dumps(rows, indent=1, ensure_ascii=False)
 
 # %% ../nbs/90_cli.ipynb #7d3fecd7

@@ -39,7 +39,7 @@ class SetDecoder:
     trust:float=1. # power of the evidence
     utility:str='f1' # what an answer is worth: a name of `UTILITIES`
     about:dict=field(default_factory=dict) # how it was chosen
-    chosen_on:tuple=() # marks (`Predictions.marks`) of the recordings that chose it
+    chosen_on:tuple=() # keys of the `Predictions` that chose it
 
     def __post_init__(self):
         types = {'sets': bool, 'frequency': float, 'prevalence': float}
@@ -120,4 +120,4 @@ def fit_decoder(
     def make(trust, **kw): return SetDecoder(sets.matrix, n/n.sum(), prevalence, preds.classes, trust, utility, **kw)
     scores = {t: _mean_utility(make(t), sets, valid) for t in trusts}
     about = {'n_records': len(valid), 'n_sets': len(sets), 'scores': {str(t): s for t, s in scores.items()}}
-    return make(max(scores, key=scores.get), about=about, chosen_on=tuple(sorted(known.marks)))
+    return make(max(scores, key=scores.get), about=about, chosen_on=tuple(sorted(known.key)))

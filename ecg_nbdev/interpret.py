@@ -25,10 +25,12 @@ from .predictions import Predictions
 from .windows import stitch
 
 # %% ../nbs/65_interpret.ipynb #18ee7260
-def _log_losses(truth, prob):
-    "Log loss of each recording, (records,) nats, mean over classes; from truth and probabilities, (records, classes)."
+def _log_losses(truth, prob, known=None):
+    "Log loss of each recording, (records,) nats, mean over its known classes; from arrays (records, classes)."
     p = np.clip(np.asarray(prob, float), 1e-7, 1-1e-7)
-    return -np.log(np.where(truth, p, 1-p)).mean(1)
+    losses = -np.log(np.where(truth, p, 1-p))
+    if known is None: return losses.mean(1)
+    return np.where(known, losses, 0).sum(1)/np.maximum(np.sum(known, 1), 1)
 
 # %% ../nbs/65_interpret.ipynb #7a50a0c6
 def _in_order(dl):
@@ -75,7 +77,7 @@ class ECGInterpretation:
         if thresholds: preds = apply_thresholds(preds, thresholds)
         elif dls.label_sets: preds = replace(preds, answer=_likeliest_sets(logits, record, dls.label_sets, how))
         else: preds = _at_half(preds)
-        return cls(dl.dataset, preds, _log_losses(preds.truth, preds.prob))
+        return cls(dl.dataset, preds, _log_losses(preds.truth, preds.prob, preds.known))
 
 # %% ../nbs/65_interpret.ipynb #51db6b3a
 @patch
@@ -110,7 +112,7 @@ def show_results(self:ECGInterpretation,
     idxs = idxs[idxs < len(self.preds)]
     signals = [self.data.store.signal(row)[:, :math.ceil(seconds*fs)] for row in self.data.rows[idxs]]
     titles = [f'{r.true} → {r.said} · loss {r.loss:.2f} · {r.record}' for r in self.table(idxs).itertuples()]
-    right = (self.preds.truth[idxs] == self.preds.answer[idxs]).all(1)
+    right = ((self.preds.truth == self.preds.answer) | ~self.preds.known)[idxs].all(1)
     colors = [COLORS['blue' if ok else 'red'] for ok in right]
     return plot_batch(signals, titles, **{'fs': fs, 'max_n': len(idxs), 'colors': colors, **kwargs})
 

@@ -6,8 +6,7 @@ Docs: https://ecg-nbdev.github.io/ecg_nbdev/metrics.html.md"""
 
 # %% auto #0
 __all__ = ['auroc', 'auprc', 'UndefinedScore', 'macro_auroc', 'macro_auprc', 'counts', 'f_score', 'exact_match', 'class_table',
-           'cpsc2018_matrix', 'cpsc2018_f1', 'cpsc2018_score', 'first_phase_scores', 'challenge_score',
-           'challenge_weights', 'sensitivity_at', 'ppv_at_prevalence', 'reliability', 'calibration_error']
+           'sensitivity_at', 'ppv_at_prevalence', 'reliability', 'calibration_error', 'calibration_floor']
 
 # %% ../nbs/50_metrics.ipynb #5bc5df2c
 import warnings
@@ -15,6 +14,17 @@ import numpy as np
 import pandas as pd
 from .charts import reliability_bins, reliability_error, reliability_table
 from .core import CLASSES, ECGError
+
+# %% ../nbs/50_metrics.ipynb #2e600197
+def fully_known(
+    known:np.ndarray|None, # (n, K) bool; None where everything is known
+    *arrays, # with a row per recording
+    weight:np.ndarray|None=None, # (draws, n)
+)->list: # the arrays and the weights of the recordings whose labels are all known
+    "What a score of whole label sets may count."
+    if known is None: return [*map(np.asarray, arrays), weight]
+    rows = np.asarray(known, bool).all(1)
+    return [*(np.asarray(a)[rows] for a in arrays), None if weight is None else np.asarray(weight)[..., rows]]
 
 # %% ../nbs/50_metrics.ipynb #9097bf2f
 def counts_by_threshold(
@@ -32,7 +42,7 @@ def counts_by_threshold(
     return p[last], np.cumsum(w*t, -1)[..., last], np.cumsum(w*~t, -1)[..., last]
 
 # %% ../nbs/50_metrics.ipynb #b45ba3f1
-def _ratio(a, b, undefined=0.):
+def ratio(a, b, undefined=0.):
     "a/b; `undefined` where b is 0."
     return np.divide(a, b, out=np.full(np.broadcast(a, b).shape, undefined), where=np.asarray(b) > 0)
 
@@ -40,28 +50,32 @@ def _roc_area(tp, fp):
     "Trapezoids under true against false positives, as a share of all pairs."
     rise, run = np.diff(tp, prepend=0.), np.diff(fp, prepend=0.)
     pairs = tp.max(-1, initial=0.)*fp.max(-1, initial=0.)
-    return _ratio((run*(tp-rise/2)).sum(-1), pairs, np.nan)
+    return ratio((run*(tp-rise/2)).sum(-1), pairs, np.nan)
 
 def _average_precision(tp, fp):
     "Precision at each step of recall, weighted by the step."
-    return _ratio((np.diff(tp, prepend=0.)*_ratio(tp, tp+fp)).sum(-1), tp.max(-1, initial=0.), np.nan)
+    return ratio((np.diff(tp, prepend=0.)*ratio(tp, tp+fp)).sum(-1), tp.max(-1, initial=0.), np.nan)
 
-def _per_class(area, truth, prob, weight):
-    "One of the two areas for each class, (K,) or (draws, K)."
-    columns = zip(np.asarray(truth, bool).T, np.asarray(prob).T)
-    return np.stack([area(*counts_by_threshold(t, p, weight)[1:]) for t, p in columns], -1)
+def _per_class(area, truth, prob, weight, known=None):
+    "One of the two areas for each class, of the recordings where it is known, (K,) or (draws, K)."
+    columns = list(zip(np.asarray(truth, bool).T, np.asarray(prob).T))
+    if known is None: return np.stack([area(*counts_by_threshold(t, p, weight)[1:]) for t, p in columns], -1)
+    kept = [(t[k], p[k], None if weight is None else np.asarray(weight)[..., k])
+            for (t, p), k in zip(columns, np.asarray(known, bool).T)]
+    return np.stack([area(*counts_by_threshold(*column)[1:]) for column in kept], -1)
 
 # %% ../nbs/50_metrics.ipynb #d2293e64
-def _roc_within_folds(truth, prob, weight, fold):
+def _roc_within_folds(truth, prob, weight, fold, known=None):
     "Area under the ROC curve over the pairs that one model has predicted, (draws, K)."
     pairs = areas = 0.
     for f in np.unique(fold):
         here = fold == f
         t, w = np.asarray(truth, bool)[here], np.asarray(weight, float)[:, here]
-        n = (w@t)*(w@~t)
+        k = None if known is None else np.asarray(known, bool)[here]
+        n = (w@t)*(w@~t) if k is None else (w@(t & k))*(w@(~t & k))
         pairs = pairs+n
-        areas = areas+n*np.nan_to_num(_per_class(_roc_area, t, np.asarray(prob)[here], w))
-    return _ratio(areas, pairs, np.nan)
+        areas = areas+n*np.nan_to_num(_per_class(_roc_area, t, np.asarray(prob)[here], w, k))
+    return ratio(areas, pairs, np.nan)
 
 # %% ../nbs/50_metrics.ipynb #55c2e13f
 def auroc(
@@ -69,25 +83,27 @@ def auroc(
     prob:np.ndarray, # (n, K)
     weight:np.ndarray|None=None, # (draws, n) how often each recording counts
     fold:np.ndarray|None=None, # (n,) number of the fold whose model predicted a recording; one model where not given
+    known:np.ndarray|None=None, # (n, K) bool, entries whose truth is known; all where not given
 )->np.ndarray: # (K,) or (draws, K), NaN for a class without positives or negatives
     """Area under the ROC curve of each class (Hanley and McNeil 1982).
 
     With several folds, over pairs of recordings that the same model predicted (Forman and Scholz 2010)."""
-    if fold is None or len(np.unique(fold)) < 2: return _per_class(_roc_area, truth, prob, weight)
+    if fold is None or len(np.unique(fold)) < 2: return _per_class(_roc_area, truth, prob, weight, known)
     fold = np.asarray(fold)
-    if weight is None: return _roc_within_folds(truth, prob, np.ones((1, len(fold))), fold)[0]
-    return _roc_within_folds(truth, prob, weight, fold)
+    if weight is None: return _roc_within_folds(truth, prob, np.ones((1, len(fold))), fold, known)[0]
+    return _roc_within_folds(truth, prob, weight, fold, known)
 
 # %% ../nbs/50_metrics.ipynb #a43f5853
 def auprc(
     truth:np.ndarray, # (n, K) bool
     prob:np.ndarray, # (n, K)
     weight:np.ndarray|None=None, # (draws, n) how often each recording counts
+    known:np.ndarray|None=None, # (n, K) bool, entries whose truth is known; all where not given
 )->np.ndarray: # (K,) or (draws, K), NaN for a class without positives
     """Area under the precision-recall curve of each class.
 
     It is the average precision: the sum of precision over steps of recall, without interpolation."""
-    return _per_class(_average_precision, truth, prob, weight)
+    return _per_class(_average_precision, truth, prob, weight, known)
 
 # %% ../nbs/50_metrics.ipynb #8977598e
 class UndefinedScore(UserWarning):
@@ -108,7 +124,7 @@ def class_mean(
         if classes is not None: names = ', '.join(np.asarray(classes)[never])
         warnings.warn(f'{what} is undefined for {names} (no such recording): left out of the mean',
                       UndefinedScore, stacklevel=3)
-    mean = _ratio(np.nansum(values, -1), known, np.nan)
+    mean = ratio(np.nansum(values, -1), known, np.nan)
     return float(mean) if values.ndim == 1 else mean
 
 # %% ../nbs/50_metrics.ipynb #9f477417
@@ -134,10 +150,12 @@ def macro_auprc(
 def label_ranking(
     truth:np.ndarray, # (n, K) bool
     prob:np.ndarray, # (n, K)
-)->dict: # average_precision, loss, coverage
+    known:np.ndarray|None=None, # (n, K) bool, entries whose truth is known; all where not given
+)->dict: # average_precision, loss, coverage; NaN without a recording whose labels are all known
     "How well the labels of each recording are ranked, mean over recordings."
     from sklearn.metrics import coverage_error, label_ranking_average_precision_score, label_ranking_loss
-    truth, prob = np.asarray(truth, bool), np.asarray(prob, float)
+    truth, prob, _ = fully_known(known, np.asarray(truth, bool), np.asarray(prob, float))
+    if not len(truth): return dict.fromkeys(('average_precision', 'loss', 'coverage'), float('nan'))
     if truth.shape[1] == 1:  # scikit-learn ranks two labels or more: an absent one at the end changes no measure
         truth, prob = np.c_[truth, np.zeros(len(truth), bool)], np.c_[prob, np.full(len(prob), prob.min()-1)]
     return {'average_precision': float(label_ranking_average_precision_score(truth, prob)),
@@ -148,10 +166,12 @@ def counts(
     truth:np.ndarray, # (n, K) bool
     answer:np.ndarray, # (n, K) bool
     weight:np.ndarray|None=None, # (draws, n) how often each recording counts
+    known:np.ndarray|None=None, # (n, K) bool, entries whose truth is known; all where not given
 )->tuple: # tp, fp, fn, tn, each (K,) int, or (draws, K)
     "True positives, false positives, false negatives and true negatives of each class."
     truth, answer = np.asarray(truth, bool), np.asarray(answer, bool)
     cells = truth & answer, ~truth & answer, truth & ~answer, ~truth & ~answer
+    if known is not None: cells = tuple(cell & np.asarray(known, bool) for cell in cells)
     if weight is None: return tuple(cell.sum(0) for cell in cells)
     return tuple(weight@cell.astype(float) for cell in cells)
 
@@ -159,7 +179,7 @@ def counts(
 def _f_beta(tp, fp, fn, beta):
     "F-beta from counts (van Rijsbergen 1979)."
     b = beta**2
-    return _ratio((1+b)*tp, (1+b)*tp+fp+b*fn)
+    return ratio((1+b)*tp, (1+b)*tp+fp+b*fn)
 
 # %% ../nbs/50_metrics.ipynb #3f68d2de
 def f_score(
@@ -168,14 +188,17 @@ def f_score(
     average:str|None='macro', # 'macro', 'micro', 'weighted' (by support), 'samples'; None for a value per class
     beta:float=1., # weight of sensitivity against PPV
     weight:np.ndarray|None=None, # (draws, n) how often each recording counts; not for 'samples'
+    known:np.ndarray|None=None, # (n, K) bool, entries whose truth is known; all where not given
 )->float|np.ndarray: # one number, or one per draw; (K,) or (draws, K) without an average
     "F-beta; NaN for a class without positives, which is left out of the macro mean with a warning."
     if average == 'samples':
-        return float(_f_beta(*counts(np.asarray(truth).T, np.asarray(answer).T)[:3], beta).mean())
-    tp, fp, fn, _ = counts(truth, answer, weight)
+        truth, answer, _ = fully_known(known, truth, answer)
+        each = _f_beta(*counts(truth.T, answer.T)[:3], beta)
+        return float(each.mean()) if len(each) else float('nan')
+    tp, fp, fn, _ = counts(truth, answer, weight, known)
     if average == 'micro': return _f_beta(tp.sum(-1), fp.sum(-1), fn.sum(-1), beta)[()]
     each, support = _f_beta(tp, fp, fn, beta), tp+fn
-    if average == 'weighted': return _ratio((each*support).sum(-1), support.sum(-1), np.nan)[()]
+    if average == 'weighted': return ratio((each*support).sum(-1), support.sum(-1), np.nan)[()]
     each = np.where(support > 0, each, np.nan)
     return each if average is None else class_mean(each, 'F-beta')
 
@@ -184,19 +207,24 @@ def exact_match(
     truth:np.ndarray, # (n, K) bool
     answer:np.ndarray, # (n, K) bool
     weight:np.ndarray|None=None, # (draws, n) how often each recording counts
-)->float|np.ndarray: # one number, or one per draw
-    "Share of recordings whose label set is answered exactly."
-    right = (np.asarray(truth, bool) == np.asarray(answer, bool)).all(1)
-    return float(right.mean()) if weight is None else weight@right/weight.sum(-1)
+    known:np.ndarray|None=None, # (n, K) bool, entries whose truth is known; all where not given
+)->float|np.ndarray: # one number, or one per draw; NaN without a recording whose labels are all known
+    "Share of recordings, of those whose labels are all known, whose label set is answered exactly."
+    truth, answer, weight = fully_known(known, truth, answer, weight=weight)
+    right = (truth.astype(bool) == answer.astype(bool)).all(1)
+    if weight is not None: return ratio(weight@right, weight.sum(-1), np.nan)
+    return float(right.mean()) if len(right) else float('nan')
 
 # %% ../nbs/50_metrics.ipynb #dc168a68
 def hamming_loss(
     truth:np.ndarray, # (n, K) bool
     answer:np.ndarray, # (n, K) bool
-)->float:
-    "Share of wrong yes-or-no answers, as scikit-learn counts them."
-    from sklearn import metrics
-    return float(metrics.hamming_loss(np.asarray(truth, bool), np.asarray(answer, bool)))
+    known:np.ndarray|None=None, # (n, K) bool, entries whose truth is known; all where not given
+)->float: # NaN where nothing is known
+    "Share of wrong yes-or-no answers, of those that are known."
+    wrong = np.asarray(truth, bool) != np.asarray(answer, bool)
+    if known is not None: wrong = wrong[np.asarray(known, bool)]
+    return float(wrong.mean()) if wrong.size else float('nan')
 
 # %% ../nbs/50_metrics.ipynb #703deb03
 def class_table(
@@ -205,118 +233,34 @@ def class_table(
     prob:np.ndarray|None=None, # (n, K), for the areas
     classes:tuple=CLASSES, # names of the K classes
     fold:np.ndarray|None=None, # (n,) see `auroc`
+    known:np.ndarray|None=None, # (n, K) bool, entries whose truth is known; all where not given
 )->pd.DataFrame: # a row per class: precision, recall, specificity, f1, support; with prob also auroc, auprc
     """Precision (PPV), recall (sensitivity), specificity, F1 and support of each class.
 
     NaN for a class without positives; precision is 0 for one that is never answered."""
-    tp, fp, fn, tn = counts(truth, answer)
-    table = pd.DataFrame({'precision': _ratio(tp, tp+fp), 'recall': _ratio(tp, tp+fn),
-                          'specificity': _ratio(tn, tn+fp, np.nan), 'f1': _f_beta(tp, fp, fn, 1), 'support': tp+fn},
+    tp, fp, fn, tn = counts(truth, answer, known=known)
+    table = pd.DataFrame({'precision': ratio(tp, tp+fp), 'recall': ratio(tp, tp+fn),
+                          'specificity': ratio(tn, tn+fp, np.nan), 'f1': _f_beta(tp, fp, fn, 1), 'support': tp+fn},
                          index=pd.Index(classes, name='class'))
     table.loc[tp+fn == 0, ['precision', 'recall', 'f1']] = np.nan
-    return table if prob is None else table.assign(auroc=auroc(truth, prob, fold=fold), auprc=auprc(truth, prob))
+    if prob is None: return table
+    return table.assign(auroc=auroc(truth, prob, fold=fold, known=known), auprc=auprc(truth, prob, known=known))
 
 # %% ../nbs/50_metrics.ipynb #05df4a8f
 def with_averages(
     table:pd.DataFrame, # of `class_table`
     truth:np.ndarray, # (n, K) bool
     answer:np.ndarray, # (n, K) bool
-)->pd.DataFrame: # two rows more
+    known:np.ndarray|None=None, # (n, K) bool, entries whose truth is known; all where not given
+)->pd.DataFrame: # two rows more; `unknown`, where there is such a column, is added up
     "A class table with its macro average (of what is defined) and its micro average."
-    tp, fp, fn, tn = (c.sum() for c in counts(truth, answer))
-    macro = table.drop(columns='support').mean().rename('macro average')
-    micro = pd.Series({'precision': _ratio(tp, tp+fp), 'recall': _ratio(tp, tp+fn), 'specificity': _ratio(tn, tn+fp),
+    tp, fp, fn, tn = (c.sum() for c in counts(truth, answer, known=known))
+    numbers = {'support': int(tp+fn), **({'unknown': int(table.unknown.sum())} if 'unknown' in table else {})}
+    macro = table.drop(columns=list(numbers)).mean().rename('macro average')
+    micro = pd.Series({'precision': ratio(tp, tp+fp), 'recall': ratio(tp, tp+fn), 'specificity': ratio(tn, tn+fp),
                        'f1': _f_beta(tp, fp, fn, 1)}, name='micro average', dtype=float)
-    out = pd.concat([table, pd.DataFrame([macro, micro]).assign(support=int(tp+fn))])
-    return out[table.columns].astype({'support': int})
-
-# %% ../nbs/50_metrics.ipynb #43044bd3
-def cpsc2018_matrix(
-    truth:np.ndarray, # (n, K) bool
-    first:np.ndarray, # (n,) number of each recording's first label
-    answered:np.ndarray, # (n,) number of the one class answered for each recording
-    weight:np.ndarray|None=None, # (draws, n) how often each recording counts
-)->np.ndarray: # (K, K) int, or (draws, K, K); rows true, columns answered
-    "The challenge's confusion matrix (Liu et al. 2018)."
-    truth, first, answered = np.asarray(truth, bool), np.asarray(first, int), np.asarray(answered, int)
-    k = truth.shape[1]
-    cell = np.where(truth[np.arange(len(truth)), answered], answered, first)*k+answered
-    if weight is None: return np.bincount(cell, minlength=k*k).reshape(k, k)
-    return (weight@(cell[:, None] == np.arange(k*k)).astype(float)).reshape(-1, k, k)
-
-# %% ../nbs/50_metrics.ipynb #55983a24
-def cpsc2018_f1(
-    matrix:np.ndarray, # (…, K, K) of `cpsc2018_matrix`
-)->np.ndarray: # (…, K), NaN for a class that is neither true nor answered
-    "F1 of each class from the challenge's matrix."
-    return _ratio(2*np.diagonal(matrix, axis1=-2, axis2=-1), matrix.sum(-1)+matrix.sum(-2), np.nan)
-
-# %% ../nbs/50_metrics.ipynb #2341377b
-CPSC_GROUPS = {'F_AF': ('AF',), 'F_Block': ('I-AVB', 'LBBB', 'RBBB'), 'F_PC': ('PAC', 'PVC'), 'F_ST': ('STD', 'STE')}
-
-# %% ../nbs/50_metrics.ipynb #93642096
-def cpsc2018_score(
-    matrix:np.ndarray, # (K, K) of `cpsc2018_matrix`
-    classes:tuple=CLASSES, # names of the K rows
-)->dict: # F1 (the score), F_AF, F_Block, F_PC, F_ST, and F1 of each class; NaN where 0/0
-    "The challenge's scores; a group that the classes do not hold in full is left out."
-    hit, total, each = np.diag(matrix), matrix.sum(0)+matrix.sum(1), cpsc2018_f1(matrix)
-    where = {g: [classes.index(c) for c in of] for g, of in CPSC_GROUPS.items() if set(of) <= set(classes)}
-    groups = {g: float(_ratio(2*hit[k].sum(), total[k].sum(), np.nan)) for g, k in where.items()}
-    return {'F1': class_mean(each, 'CPSC2018 F1', classes), **groups, **dict(zip(classes, map(float, each)))}
-
-# %% ../nbs/50_metrics.ipynb #389df850
-def first_phase_scores(
-    truth:np.ndarray, # (n, K) bool
-    answer:np.ndarray, # (n, K) bool
-    beta:float=2., # weight of misses
-)->tuple: # F-beta, G-beta
-    "F-beta and G-beta of the Challenge's first phase, each recording weighted by 1/(number of its labels)."
-    truth, answer = np.asarray(truth, bool), np.asarray(answer, bool)
-    weight = 1/np.maximum(truth.sum(1, keepdims=True), 1)
-    tp, fp, fn = ((cell*weight).sum(0) for cell in (truth & answer, ~truth & answer, truth & ~answer))
-    f = _ratio((1+beta**2)*tp, (1+beta**2)*tp+fp+beta**2*fn, 1.)
-    return float(f.mean()), float(_ratio(tp, tp+fp+beta*fn, 1.).mean())
-
-# %% ../nbs/50_metrics.ipynb #d61846a5
-def _reward(truth, answer, weights):
-    "Sum of the rewards of all recordings, each shared among the labels that are true or answered."
-    union = np.maximum(np.maximum(truth, answer).sum(1, keepdims=True), 1)
-    return (weights*((truth/union).T@answer)).sum()
-
-# %% ../nbs/50_metrics.ipynb #803c4cdb
-def challenge_score(
-    truth:np.ndarray, # (n, K) bool
-    answer:np.ndarray, # (n, K) bool
-    weights:np.ndarray, # (K, K) reward of answering column for row; 0 throughout for classes that are not scored
-    normal:int=0, # number of the class that stands for normal
-)->float: # 1 for the truth, 0 for always answering normal; NaN where both are worth the same
-    """The PhysioNet Challenge score of 2020 and 2021.
-
-    Perez Alday et al. 2020, Physiol. Meas. 41:124003; Reyna et al. 2022, Physiol. Meas. 43:084001."""
-    weights = np.asarray(weights, float)
-    scored = weights.any(0)
-    only_normal = np.tile(np.arange(len(weights)) == normal, (len(truth), 1))
-    truth, answer, only_normal = (np.asarray(Y, float)[:, scored] for Y in (truth, answer, only_normal))
-    weights = weights[np.ix_(scored, scored)]
-    best, none, ours = (_reward(truth, y, weights) for y in (truth, only_normal, answer))
-    return float((ours-none)/(best-none)) if best != none else float('nan')
-
-# %% ../nbs/50_metrics.ipynb #7a9803dd
-def challenge_weights(
-    path, # weights.csv of the Challenge of 2020 or 2021
-    codes, # K SNOMED-CT codes, one per class
-)->np.ndarray: # (K, K), 0 for classes that the Challenge does not score
-    "The Challenge's rewards for a model's classes; raises ECGError for a file that is no such table."
-    try: table = pd.read_csv(path, index_col=0)
-    except (OSError, ValueError) as e:
-        raise ECGError(f"{path}: can't be read as a table of weights ({e}): "
-                       'give weights.csv of the challenge') from None
-    if list(map(str, table.index)) != list(map(str, table.columns)):
-        raise ECGError(f'{path}: rows and columns differ: give weights.csv of the challenge')
-    where = {code: i for i, name in enumerate(table.index) for code in str(name).split('|')}
-    rows = [where.get(str(c), -1) for c in codes]
-    return np.array([[table.iat[a, b] if min(a, b) >= 0 else 0. for b in rows] for a in rows])
+    out = pd.concat([table, pd.DataFrame([macro, micro]).assign(**numbers)])
+    return out[table.columns].astype(dict.fromkeys(numbers, int))
 
 # %% ../nbs/50_metrics.ipynb #168f6ef3
 def sensitivity_at(
@@ -345,9 +289,13 @@ def ppv_at_prevalence(
 def brier(
     truth:np.ndarray, # (n, K) bool
     prob:np.ndarray, # (n, K)
+    known:np.ndarray|None=None, # (n, K) bool, entries whose truth is known; all where not given
 )->np.ndarray: # (K,)
     "Mean squared error of each class's probability (Brier 1950)."
-    return ((np.asarray(prob)-np.asarray(truth, float))**2).mean(0)
+    squares = (np.asarray(prob)-np.asarray(truth, float))**2
+    if known is None: return squares.mean(0)
+    known = np.asarray(known, bool)
+    return ratio(np.where(known, squares, 0).sum(0), known.sum(0), np.nan)
 
 # %% ../nbs/50_metrics.ipynb #caaf6bdc
 def reliability(
@@ -371,3 +319,17 @@ def calibration_error(
 
     The gap between probability and frequency in each bin of `reliability`, weighted by its answers."""
     return reliability_error(reliability_bins(truth, prob, bins))
+
+# %% ../nbs/50_metrics.ipynb #99ad6d0b
+def calibration_floor(
+    prob:np.ndarray, # (n,)
+    bins:int=10, # of equal width
+    draws:int=200, # of labels
+    seed:int=0,
+)->float: # NaN without recordings
+    "The expected `calibration_error` if the probabilities were exactly right: its mean over labels drawn from them."
+    prob, rng = np.asarray(prob, float), np.random.default_rng(seed)
+    if not len(prob): return float('nan')
+    in_bin = np.clip((prob*bins).astype(int), 0, bins-1)[:, None] == np.arange(bins)
+    gaps = np.stack([(rng.uniform(size=len(prob)) < prob)-prob for _ in range(draws)])@in_bin.astype(float)
+    return float(np.abs(gaps).sum(1).mean()/len(prob))

@@ -10,11 +10,11 @@ __all__ = ['Predictions', 'predictions_table', 'save_predictions', 'load_predict
 # %% ../nbs/49_predictions.ipynb #7fc33b52
 import json
 from dataclasses import dataclass, field, replace
-from hashlib import blake2b
 from pathlib import Path
 import numpy as np
 import pandas as pd
-from .core import CLASSES, ECGError, whole_file
+from .core import CLASSES, CohortError, ECGError, whole_file
+from .marks import mark_kinds, name_mark
 
 # %% ../nbs/49_predictions.ipynb #5c32d125
 _ROLES = ('train', 'valid', 'test') # the most used first
@@ -28,7 +28,7 @@ def _as_arrays(p):
     first = np.where(truth.any(1), truth.argmax(1), -1) if p.first is None else np.asarray(p.first)
     fold = np.zeros(n, int) if p.fold is None else np.asarray(p.fold)
     known = np.ones(truth.shape, bool) if p.known is None else np.asarray(p.known, dtype=bool)
-    key = [f'{p.provenance.get("data", "")}/{i}' for i in ids] if p.key is None else p.key
+    key = [name_mark(p.provenance.get('data', ''), i) for i in ids] if p.key is None else p.key
     return dict(ids=ids, prob=np.asarray(p.prob, dtype=np.float64), truth=truth, role=role, classes=tuple(p.classes),
                 first=first, fold=fold, key=np.asarray(key).astype(str), known=known)
 
@@ -44,6 +44,8 @@ def _check(p):
         raise ECGError('a label is there and unknown at once: set truth to False where known is False')
     if len(set(p.ids)) < n:
         raise ECGError('a recording stands in the predictions twice: combine its predictions first')
+    try: mark_kinds(p.key)
+    except CohortError as e: raise ECGError(f'key: {e}') from None
     unknown = set(p.role)-set(_ROLES)
     if unknown: raise ECGError(f'role {sorted(unknown)[0]!r} is not one of {", ".join(_ROLES)}')
 
@@ -60,7 +62,7 @@ class Predictions:
     answer:np.ndarray|None=None # (n, K) bool, the labels the model gives, once they have been decoded
     fold:np.ndarray|None=None # (n,) number of the fold whose model said this
     provenance:dict=field(default_factory=dict) # data, model, seed: what a reader needs to repeat it
-    key:np.ndarray|None=None # (n,) tells recordings apart, such as a checksum; data set and id where not given
+    key:np.ndarray|None=None # (n,) marks that tell recordings apart; of data set and id where not given
     known:np.ndarray|None=None # (n, K) bool, where the truth is known; everywhere where not given
 
     def __post_init__(self):
@@ -82,13 +84,6 @@ class Predictions:
     def columns(self)->list:
         "For each class its truth (m,) and probability (m,) of the recordings where the truth is known."
         return [(t[k], p[k]) for t, p, k in zip(self.truth.T, self.prob.T, self.known.T)]
-
-    @property
-    def marks(self)->list:
-        """The keys as twelve hexadecimal digits each.
-
-        Short enough to be saved with thresholds, and nothing about a patient can be read from them."""
-        return [blake2b(k.encode(), digest_size=6).hexdigest() for k in self.key]
 
 # %% ../nbs/49_predictions.ipynb #2ee98823
 def predictions_table(

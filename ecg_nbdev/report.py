@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from .core import CLASS_TITLES, Record, whole_file
 from .evaluation import Evaluation
-from .metrics import CPSC_GROUPS
+from .official import CPSC_GROUPS
 from .plots import PAPERS, plot_ecg
 from .thresholds import Thresholds, log_odds
 
@@ -26,11 +26,17 @@ from .thresholds import Thresholds, log_odds
 def _distances(part, thresholds):
     "(n, K) how far beyond its threshold each wrong answer lies, or below it each missed label; −inf where right."
     margin = thresholds.margin(part.prob) if thresholds else log_odds(part.prob)
-    return np.where(part.truth == part.answer, -np.inf, np.where(part.answer, margin, -margin))
+    right = (part.truth == part.answer) | ~part.known  # where the truth is unknown, nothing is wrong
+    return np.where(right, -np.inf, np.where(part.answer, margin, -margin))
 
 def _names(part, row):
     "The class names of a row of (K,) bool."
     return ', '.join(c for c, on in zip(part.classes, row) if on)
+
+def _labelled(part, i):
+    "The class names that recording number `i` is labelled with; a question mark behind those that are unknown."
+    sure, unsure = _names(part, part.truth[i]), [f'{c}?' for c, on in zip(part.classes, ~part.known[i]) if on]
+    return ', '.join([*([sure] if sure else []), *unsure])
 
 # %% ../nbs/71_report.ipynb #e0be007a
 def worst_mistakes(
@@ -45,7 +51,7 @@ def worst_mistakes(
         k = worst[i]
         if np.isinf(far[i, k]): break
         mistake = 'missed' if part.truth[i, k] else 'false'
-        rows.append((part.ids[i], _names(part, part.truth[i]), _names(part, part.answer[i]), part.classes[k], mistake,
+        rows.append((part.ids[i], _labelled(part, i), _names(part, part.answer[i]), part.classes[k], mistake,
                      part.prob[i, k], far[i, k]))
     return pd.DataFrame(rows, columns=['record', 'labelled', 'answered', 'class', 'mistake', 'probability', 'distance'])
 
@@ -92,8 +98,9 @@ def _page_data(evaluation):
     number = {c: k for k, c in enumerate(part.classes)}
     groups = {name: [number[c] for c in of] for name, of in CPSC_GROUPS.items() if set(of) <= set(part.classes)}
     return {
-        'classes': list(part.classes), 'groups': groups, 'ids': part.ids.tolist(), 'marks': part.marks,
+        'classes': list(part.classes), 'groups': groups, 'ids': part.ids.tolist(), 'marks': part.key.tolist(),
         'first': part.first.tolist(), 'top': evaluation.single.tolist(), 'prob': _base64(part.prob.astype('<f8')),
+        'known': _base64(np.packbits(part.known)),
         'truth': _base64(np.packbits(part.truth)), 'answer': _base64(np.packbits(part.answer)),
         'thresholds': thresholds.to_dict() if isinstance(thresholds, Thresholds) else None}
 
@@ -133,9 +140,9 @@ def _class_facts(per_class):
     for k, (name, r) in enumerate(per_class.iterrows()):
         known = {'threshold': r.get('threshold'), 'sensitivity': r.recall, 'specificity': r.specificity,
                  'ppv': r.precision, 'f1': r.f1}
-        areas = r[['auroc', 'auprc', 'brier', 'calibration_error']]
+        areas = r[['auroc', 'auprc', 'brier', 'calibration_error', 'calibration_floor']]
         facts.append({'k': k, 'name': name, 'title': CLASS_TITLES.get(name, ''), 'support': int(r.support),
-                      'known': known, **areas})
+                      'unknown': int(r.unknown), 'known': known, **areas})
     return facts
 
 # %% ../nbs/71_report.ipynb #f22a242b
@@ -144,6 +151,14 @@ def _label_counts(part):
     labelled, answered = part.truth.sum(1), part.answer.sum(1)
     most = max(3, labelled.max(), answered.max())
     return [(m, int((labelled == m).sum())) for m in range(1, most+1)]
+
+# %% ../nbs/71_report.ipynb #b817aad4
+def _none_facts(evaluation):
+    "The row of the recordings with none of the classes, as the template takes it; empty where there are none."
+    row = evaluation.none_of_the_classes
+    frame = pd.DataFrame([row] if row['recordings'] else [], columns=list(row))
+    titles = {**_TITLES, 'answered_not_normal': 'answered, not Normal'}
+    return _rows(frame.rename(columns=titles))
 
 # %% ../nbs/71_report.ipynb #7a052a8e
 def _shown(evaluation):
@@ -163,6 +178,8 @@ def _shown(evaluation):
         'normal_alone': movable and thresholds.normal_alone and 'Normal' in part.classes,
         'groups': ['F1', *data['groups']], 'label_counts': _label_counts(part),
         'by_source': _rows(evaluation.by_source.rename(columns=_TITLES)),
+        'three_ways': _rows(evaluation.three_ways.replace({'score': _TITLES})), 'negatives': _none_facts(evaluation),
+        'n_unknown': evaluation.left_out['unknown labels'],
         'data': json.dumps(data, ensure_ascii=False).replace('<', '\\u003c')}
 
 # %% ../nbs/71_report.ipynb #40d642d8

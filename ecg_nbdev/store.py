@@ -21,7 +21,9 @@ from filelock import FileLock, Timeout
 from .core import LEADS, RecordError, StoreError, whole_file
 from .records import read_record
 from .parallel import in_order, with_bar
-from .units import checksum, to_millivolts, to_units
+from .fingerprint import fingerprint
+from .marks import sample_mark
+from .units import to_millivolts, to_units
 
 # %% ../nbs/13_store.ipynb #1a489e6d
 def _batch(piece, rows, starts, size):
@@ -57,7 +59,8 @@ class MemoryStore:
             x = _prepared(r, fs, prepare)
             self._signals.append(x)
             known = {'id': r.id, 'patient': r.patient, 'age': r.age, 'sex': r.sex}
-            rows.append(known | {'labels': ';'.join(r.labels), 'unknown': ';'.join(r.unknown), 'n_samples': x.shape[1]})
+            known |= {'labels': ';'.join(r.labels), 'unknown': ';'.join(r.unknown)}
+            rows.append(known | {'n_samples': x.shape[1], 'mark': sample_mark(r.signal)})
         self.fs, self.index = fs, pd.DataFrame(rows)
 
     def __len__(self): return len(self._signals)
@@ -83,8 +86,11 @@ def of(cls:MemoryStore,
     index:pd.DataFrame, # one row per recording, with the column `n_samples`
     fs:float, # their sampling rate, Hz
 )->MemoryStore:
-    "A store of signals that are prepared already."
+    """A store of signals that are prepared already.
+
+    An index without the column `mark`, which tells recordings apart, gets it from these signals."""
     store = cls([], fs)
+    if 'mark' not in index: index = index.assign(mark=[sample_mark(x) for x in signals])
     store._signals, store.index = signals, index.reset_index(drop=True)
     return store
 
@@ -108,7 +114,7 @@ def join_stores(
     return MemoryStore.of([x for s in stores for x in s._signals], pd.concat([s.index for s in stores]), rates[0])
 
 # %% ../nbs/13_store.ipynb #f98203a6
-STORE_VERSION = 1
+STORE_VERSION = 2
 
 # %% ../nbs/13_store.ipynb #12966772
 def _read_meta(path):
@@ -187,14 +193,21 @@ def verify(self:Store)->int:
 def record_keys(
     store, # any store
     rows, # rows of its index
-)->list: # checksums of their signals
-    "What tells recordings apart, whichever store holds them."
-    if 'crc' in store.index: return store.index.crc.iloc[rows].tolist()
-    return [checksum(store.signal(i)) for i in rows]
+)->list: # marks of the recordings as they were read
+    "What tells recordings apart, whichever store holds them, however it has prepared them."
+    return store.index.mark.iloc[rows].tolist()
+
+# %% ../nbs/13_store.ipynb #3511e6d8
+def seen_of(
+    store, # any store
+    rows, # rows of its index
+)->dict: # mark → fingerprint
+    "What a model that was trained on some recordings of a store remembers of them."
+    return {key: fingerprint(store.signal(i), store.fs) for i, key in zip(rows, record_keys(store, rows))}
 
 # %% ../nbs/13_store.ipynb #c4c52ff2
 def _pack(path, prepare):
-    "One recording's (n, 12) int16 and its number of clipped samples, or the `RecordError` that says why not."
+    "One recording's (n, 12) int16, its number of clipped samples and its mark, or the `RecordError` that says why not."
     try:
         record = read_record(path)
         signal = prepare(record.signal, record.fs)
@@ -202,7 +215,7 @@ def _pack(path, prepare):
         if abs(got-want) > 2:
             raise StoreError(f'{path}: its preparation gave {got} samples, at {prepare.fs:g} Hz it has {want:.0f}: '
                              "let it resample to the store's rate")
-        return to_units(signal)
+        return *to_units(signal), sample_mark(record.signal)
     except RecordError as e: return e
 
 # %% ../nbs/13_store.ipynb #e985e013
@@ -229,7 +242,7 @@ def _fingerprint(table, prepare):
     return blake2b(json.dumps(content, default=_plain).encode(), digest_size=16).hexdigest()
 
 # %% ../nbs/13_store.ipynb #e1c99ef1
-_PACKED = ['offset', 'n_samples', 'clipped', 'crc'] # what packing adds to the table
+_PACKED = ['offset', 'n_samples', 'clipped', 'crc', 'mark'] # what packing adds to the table
 
 def _index(table, packed):
     "The index: the table's rows that were packed, with where they lie."
@@ -275,11 +288,11 @@ def _note(journal, row):
 def _append(signals, result, name, path, offset):
     "Add one recording to the open file; returns its row of the journal."
     if isinstance(result, RecordError): return dict(path=path, reason=result.reason)
-    units, clipped = result
+    units, clipped, mark = result
     data = units.tobytes()
     signals.write(data)
     signals.flush() # the signal first: what the journal names is there
-    return dict(id=name, offset=offset, n_samples=len(units), clipped=clipped, crc=crc32(data))
+    return dict(id=name, offset=offset, n_samples=len(units), clipped=clipped, crc=crc32(data), mark=mark)
 
 # %% ../nbs/13_store.ipynb #5e63e187
 def _write(table, folder, prepare, n_workers, progress, on_error):

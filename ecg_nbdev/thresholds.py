@@ -14,7 +14,9 @@ import re
 import numpy as np
 import pandas as pd
 from .core import CLASSES, CohortError, ECGError
-from .metrics import challenge_score, counts, counts_by_threshold
+from .marks import among
+from .metrics import counts, counts_by_threshold
+from .official import challenge_score
 from .predictions import Predictions
 
 # %% ../nbs/60_thresholds.ipynb #70627c3d
@@ -211,7 +213,7 @@ class Thresholds:
     most:int=3 # and at most
     normal_alone:bool=True # Normal keeps no company
     about:dict=field(default_factory=dict) # rule, positives, on how many recordings
-    chosen_on:tuple=() # marks (`Predictions.marks`) of the recordings that chose it
+    chosen_on:tuple=() # keys of the `Predictions` that chose it
 
     def __post_init__(self):
         values, classes = np.asarray(self.values, dtype=float), tuple(self.classes)
@@ -310,7 +312,7 @@ def fit_thresholds(
         def goodness(truth, answer): return challenge_score(truth[whole], answer[whole], weights, normal)
     about = {'rule': how if isinstance(how, str) else rules, 'n_records': len(valid),
              'positives': valid.truth.sum(0).tolist()}
-    at = Thresholds(values, classes, about=about, chosen_on=tuple(sorted(valid.marks)), **decoding)
+    at = Thresholds(values, classes, about=about, chosen_on=tuple(sorted(valid.key)), **decoding)
     if not together or not all(map(_is_free, rules)): return at
     return _move_together(at, valid.truth, valid.prob, goodness)
 
@@ -320,10 +322,10 @@ def check_unseen(
     thresholds, # an operating point, with the marks of what has chosen it as `chosen_on`; or None
     role:str='test', # recordings that are scored; train and valid ones may be known
 ):
-    "Raises CohortError where test recordings have chosen the operating point."
+    "Raises CohortError where test recordings have chosen the operating point, or where that cannot be known."
     if role != 'test' or thresholds is None or not thresholds.chosen_on: return
     part = preds.of(role)
-    seen = np.isin(part.marks, thresholds.chosen_on)
+    seen = among(part.key, thresholds.chosen_on)
     if seen.any():
         raise CohortError(f'{seen.sum()} of {len(part)} test recordings, {part.ids[seen.argmax()]} the first, '
                           'have chosen these thresholds: score on recordings that nothing has seen')

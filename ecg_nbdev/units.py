@@ -1,4 +1,4 @@
-"""Signals in two bytes a sample, as stores keep them; and the checksum by which a recording is known again
+"""Signals in two bytes a sample, as stores keep them
 
 Docs: https://ecg-nbdev.github.io/ecg_nbdev/units.html.md"""
 
@@ -8,7 +8,6 @@ Docs: https://ecg-nbdev.github.io/ecg_nbdev/units.html.md"""
 __all__ = []
 
 # %% ../nbs/12a_units.ipynb #4aff9b11
-from zlib import crc32
 import numpy as np
 
 # %% ../nbs/12a_units.ipynb #e20014cb
@@ -33,10 +32,3 @@ def to_millivolts(
     signal = units.T*np.float32(0.001)
     if units.size and units.min() == NO_SAMPLE: signal[units.T == NO_SAMPLE] = np.nan
     return signal
-
-# %% ../nbs/12a_units.ipynb #911a73ac
-def checksum(
-    signal:np.ndarray, # (12, n) mV, NaN where there is no sample
-)->int: # CRC-32 of its whole microvolts
-    "What tells a recording from others."
-    return crc32(to_units(signal)[0].tobytes())

@@ -34,7 +34,7 @@ _NAMES = {'recall': 'sensitivity', 'specificity': 'specificity', 'precision': 'P
 def _point_table(evaluation):
     "A row per class and two of averages: threshold, sensitivity, specificity, PPV, F1; recordings hit, missed, false."
     part = evaluation.part
-    tp, fp, fn, _ = counts(part.truth, part.answer)
+    tp, fp, fn, _ = counts(part.truth, part.answer, known=part.known)
     hits = pd.DataFrame({'hit': tp, 'missed': fn, 'false': fp}, index=list(part.classes)).astype('Int64')
     table = evaluation.table[list(_NAMES)].rename(columns=_NAMES)
     table.insert(0, 'threshold', evaluation.per_class.threshold)
@@ -88,8 +88,9 @@ _CELLS = [{'selector': 'td, th', 'props': 'padding: .15rem .7rem; text-align: ri
 def _shown(evaluation, k):
     "Totals, curve of the class number `k` and table, as HTML."
     part, at = evaluation.part, evaluation.thresholds.values[k]
+    known = part.known[:, k]
     table = _point_table(evaluation).rename(index=escape).style.format(precision=3, na_rep='–').set_table_styles(_CELLS)
-    return _totals(evaluation), _sweep_svg(part.truth[:, k], part.prob[:, k], at), table.to_html()
+    return _totals(evaluation), _sweep_svg(part.truth[known, k], part.prob[known, k], at), table.to_html()
 
 # %% ../nbs/71a_widget.ipynb #03711dc8
 def _controls(classes):
@@ -117,7 +118,7 @@ class ThresholdSlider:
     ):
         self.preds, self.start = preds, thresholds
         self._evaluate(thresholds)
-        self._chosen_on = tuple(sorted({*thresholds.chosen_on, *self.evaluation.part.marks}))
+        self._chosen_on = tuple(sorted({*thresholds.chosen_on, *self.evaluation.part.key}))
         self.menu, self.slider, self.reset, self._places, self.box = _controls(preds.classes)
         self.menu.observe(self._choose, 'value')
         self.slider.observe(self._move, 'value')

@@ -8,7 +8,7 @@ import pytest
 import scipy.io
 from hypothesis import given, settings, strategies as st
 
-from ecg_nbdev.cohort import COLUMNS, find_records, make_folds, scan, split_cohort
+from ecg_nbdev.cohort import COLUMNS, find_records, join_cohorts, make_folds, scan, split_cohort
 from ecg_nbdev.parallel import in_order
 from ecg_nbdev.core import CLASSES, CohortError, Record, RecordError
 from ecg_nbdev.labels import multi_hot, read_reference
@@ -32,7 +32,7 @@ def test_labels_row_by_row(source):
     known = pd.read_csv(Path(ECG_DATA)/source/'records.csv', dtype=str, keep_default_na=False).set_index('record')
     cohort = scan(Path(ECG_DATA)/source)
     table = cohort.table.set_index('id')
-    assert sorted(table.index) == sorted(known.index) and not len(cohort.skipped)
+    assert sorted([*table.index, *cohort.duplicates.id]) == sorted(known.index) and not len(cohort.skipped)
     known = known.loc[table.index]
     decoded = [label_rules().decode(dx) for dx in known.dx]
     assert [(';'.join(labels), ';'.join(unknown)) for labels, unknown in decoded] == list(zip(table.labels, table.unknown))
@@ -76,6 +76,17 @@ def test_no_recording_stands_twice_unnoticed():
     twins = cohort.duplicates[cohort.duplicates.case == 'twin']
     pairs = {frozenset((Path(a).stem, Path(b).stem)) for a, b in zip(twins.path, twins.same_as)}
     assert pairs == {frozenset(('E07509', 'E07510')), frozenset(('HR00001', '00001_hr'))}
+
+
+@real
+def test_a_recording_of_two_data_sets_counts_once():
+    "PTB-XL's first recording, as PhysioNet and as the challenge publish it: one row, in whichever order."
+    sets = [scan(f'{ECG_DATA}/{name}', progress=False) for name in ('ptbxl', 'wfdb-dat')]
+    for cohorts in (sets, sets[::-1]):
+        both = join_cohorts(*cohorts)
+        assert len(both) == sum(map(len, sets))-1 and (both.duplicates.case == 'twin').sum() == 1
+        assert len({'ptbxl/HR00001', 'wfdb-dat/00001_hr'} & set(both.table.id)) == 1
+        assert both.table.id.is_unique and set(both.table.source) == {'ptbxl', 'wfdb-dat'}
 
 
 @real
@@ -142,10 +153,11 @@ def test_other_vocabulary(tmp_path):
 # --- records that stand twice
 
 def test_twins_of_twins_are_one_patient(tmp_path):
-    "A1 is A2, B1 is B2, and A2 and B2 are one patient: all four stay in one fold."
+    "A1 is A2, B1 is B2, and A2 and B2 are one patient: what is kept of the four stays in one fold."
     for name, signal, patient in (('A1', 1, 'P1'), ('A2', 1, 'P2'), ('B1', 2, 'P3'), ('B2', 2, 'P2')):
         write_record(made_up(name, signal, patient=patient), tmp_path)
-    assert scan(tmp_path).table.patient.nunique() == 1
+    cohort = scan(tmp_path)
+    assert cohort.table.patient.nunique() == 1 and cohort.table.id.tolist() == ['A1', 'B1'] and cohort.names_patients
 
 def test_copies_twins_namesakes(tmp_path):
     write_record(made_up('A1', 1), tmp_path/'s1'); write_record(made_up('A1', 1), tmp_path/'s2')      # a copy
@@ -155,8 +167,8 @@ def test_copies_twins_namesakes(tmp_path):
     write_record(made_up('A4', 4, labels=()), tmp_path/'s1')
     write_record(made_up('A4', 4), tmp_path/'s2')
     cohort = scan(tmp_path)
-    assert cohort.table.id.tolist() == ['A1', 'A3', 'A4', 'B3', 's1-A2', 's2-A2']
-    assert cohort.table.patient.tolist() == ['A1', 'P', 'A4', 'P', 's1-A2', 's2-A2']
+    assert cohort.table.id.tolist() == ['A1', 'A3', 'A4', 's1-A2', 's2-A2']
+    assert cohort.table.patient.tolist() == ['A1', 'P', 'A4', 's1-A2', 's2-A2']
     assert cohort.duplicates.case.value_counts().to_dict() == {'copy': 2, 'namesake': 1, 'twin': 1}
     assert cohort.table.path[2] == str(tmp_path/'s2'/'A4.hea') and cohort.table.labels[2] == 'AF'
 
@@ -167,7 +179,7 @@ def test_a_matlab_copy_of_a_wfdb_record(tmp_path):
     ecg = dict(sex='Male', age=5, data=record.signal.astype(float))
     for name in ('A1', 'Z9'): scipy.io.savemat(tmp_path/'mat'/f'{name}.mat', {'ECG': ecg})
     cohort = scan(tmp_path)
-    assert cohort.table.id.tolist() == ['A1', 'Z9'] and cohort.table.patient.tolist() == ['A1', 'A1']
+    assert cohort.table.id.tolist() == ['A1'] and cohort.table.patient.tolist() == ['A1']
     assert cohort.table.path[0].endswith('wfdb/A1.hea') and cohort.duplicates.case.tolist() == ['copy', 'twin']
 
 
@@ -241,3 +253,12 @@ def test_in_order_stays_close_to_its_reader():
     results = in_order(abs, items(), n_workers=2)
     assert next(results) == 0 and len(taken) <= 17
     assert list(results) == list(range(1, 200))
+
+
+def test_the_first_label_of_cpsc2018_is_the_official_one(tmp_path):
+    order = pd.read_csv(Path(__file__).parents[1]/'ecg_nbdev/data/cpsc2018_label_order.csv')
+    name, labels = order.iloc[0, 0], tuple(order.iloc[0, 1].split(';'))
+    write_record(made_up(name, labels=labels[::-1]), tmp_path)
+    write_record(made_up('B0001', seed=1, labels=labels[::-1]), tmp_path)
+    table = scan(tmp_path, progress=False).table.set_index('id')
+    assert table.labels[name] == ';'.join(labels) and table.labels['B0001'] == ';'.join(labels[::-1])

@@ -13,7 +13,8 @@ import pytest
 from ecg_nbdev.cohort import cpsc2018_folds
 from ecg_nbdev.core import CLASSES, CohortError, ECGError
 from ecg_nbdev.evaluation import evaluate, single_answer
-from ecg_nbdev.labels import multi_hot, read_reference
+from ecg_nbdev.labels import cpsc2018_label_order, label_tuples, multi_hot, read_reference
+from ecg_nbdev.official import challenge_weights
 from ecg_nbdev.predictions import Predictions
 from ecg_nbdev.records import write_record
 from ecg_nbdev.sim.synth import simulate
@@ -46,6 +47,24 @@ def test_the_folds_can_be_made_again_to_the_byte():
     assert bench.deal_folds(reference).encode() == bench.FOLDS.read_bytes()
     turned = dict(reversed(list(reference.items())))
     assert bench.deal_folds(turned) == bench.deal_folds(reference)
+
+
+@real
+def test_the_order_of_labels_is_that_of_the_label_table():
+    reference = read_reference(f'{ECG_DATA}/cpsc2018/REFERENCE.csv')
+    in_class_order = label_tuples(multi_hot(reference.values()))
+    assert cpsc2018_label_order(reference, in_class_order) == list(reference.values())
+    assert cpsc2018_label_order([f'x{i}' for i in reference], in_class_order) == in_class_order
+
+
+@real
+def test_the_challenge_scores_six_of_the_nine():
+    weights = challenge_weights(f'{ECG_DATA}/physionet2020-evaluation/weights.csv', bench.CODES)
+    assert [c for c, w in zip(CLASSES, weights) if not w.any()] == ['PVC', 'STD', 'STE']
+    stats = pd.read_csv(f'{ECG_DATA}/challenge-metadata/stats.csv', usecols=['tranche_name', 'diagnosis', 'diagnosis_scored'],
+                        keep_default_na=False)
+    ventricular = stats[(stats.tranche_name == 'CPSC') & stats.diagnosis.str.split(';').map(lambda names: 'VEB' in names)]
+    assert len(ventricular) == 700 and not ventricular.diagnosis_scored.str.contains('VEB|PVC|VPB').any()
 
 
 @real

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings, strategies as st
 from scipy.stats import t as student
@@ -16,8 +17,8 @@ from ecg_nbdev.core import CLASSES, CohortError, ECGError
 from ecg_nbdev.decoding import UTILITIES, SetDecoder, fit_decoder
 from ecg_nbdev.evaluation import (SCORES, bootstrap, compare, corrected_t_test, drawn_scores, evaluate,
     single_answer)
-from ecg_nbdev.metrics import (UndefinedScore, cpsc2018_matrix, cpsc2018_score, exact_match, f_score, macro_auprc,
-                               macro_auroc)
+from ecg_nbdev.metrics import UndefinedScore, exact_match, f_score, macro_auprc, macro_auroc
+from ecg_nbdev.official import cpsc2018_matrix, cpsc2018_score
 from ecg_nbdev.predictions import Predictions, average_predictions, load_predictions, pool_predictions, save_predictions
 from ecg_nbdev.protocol import compare_folds, cross_validate, inner_splits
 from ecg_nbdev.thresholds import Thresholds, apply_thresholds, fit_thresholds
@@ -108,7 +109,11 @@ def test_recordings_without_a_class_are_counted_not_scored():
     scores = evaluate(some, at, n_boot=5).to_dict()
     assert (scores['n_records'], scores['n_without_class']) == (100, 50)
     kept = some.take(some.truth.any(1))
-    assert {**evaluate(kept, at, n_boot=5).to_dict(), 'n_without_class': 50} == scores
+    none = scores.pop('none_of_the_classes')
+    assert none['recordings'] == 50 and none['answered'] == some.take(~some.truth.any(1)).of('test').answer.any(1).sum()
+    alone = evaluate(kept, at, n_boot=5).to_dict()
+    assert alone.pop('none_of_the_classes')['recordings'] == 0
+    assert {**alone, 'n_without_class': 50} == scores
     with pytest.raises(ECGError, match='nothing to score'):
         evaluate(replace(preds, truth=np.zeros_like(preds.truth)), at)
 
@@ -316,7 +321,7 @@ def test_cross_validation_reports_each_recording_once_and_hides_it_before(tmp_pa
     assert sorted(cv.pooled.ids) == sorted(preds.ids)
     assert (cv.pooled.truth == preds.truth[[int(i[1:]) for i in cv.pooled.ids]]).all()
     for part, at in zip(cv.parts, cv.points):
-        assert len(at.chosen_on) == 80 and not set(at.chosen_on) & set(part.of('test').marks)
+        assert len(at.chosen_on) == 80 and not set(at.chosen_on) & set(part.of('test').key)
         assert at.values == pytest.approx(fit_thresholds(part).values)
     # an interrupted run goes on where it stopped
     (tmp_path/'fold-3.parquet').unlink()
@@ -346,3 +351,40 @@ def test_bad_input_is_one_line():
     with pytest.raises(ECGError, match='no utility'): fit_decoder(preds, 'money')
     a, b = (cross_validate(spying([], preds.truth), preds.ids, preds.truth, (np.arange(30)+s) % 3) for s in (0, 1))
     with pytest.raises(ECGError, match='different folds'): compare_folds(a, replace(b, parts=b.parts[::-1]))
+
+
+# --- unknown labels, several data sets
+
+def test_three_ways_of_reading_several_data_sets():
+    preds, at = answered()
+    test = preds.of('test').ids
+    sources = {i: 'cpsc2018' if n % 2 else 'other' for n, i in enumerate(test)}
+    shift = np.where([sources.get(i) == 'other' for i in preds.ids], 3, 0)  # one hospital's probabilities are higher
+    prob = 1/(1+np.exp(-(np.log(preds.prob/(1-preds.prob))+shift[:, None])))
+    shifted = replace(preds, prob=np.clip(prob, 0, 1), answer=None)
+    scored = evaluate(shifted, at, sources=sources, n_boot=20)
+    table = scored.three_ways.set_index(['way', 'score'])
+    value = table.value.xs('macro_auroc', level='score')
+    assert value['within data sets'] > value['pooled'] == scored['macro_auroc']
+    part = shifted.take([sources.get(i) == 'cpsc2018' for i in preds.ids])
+    for name in SCORES: assert table.value['CPSC2018', name] == pytest.approx(evaluate(part, at, n_boot=0)[name])
+    assert (table.low <= table.high).all()
+    assert evaluate(shifted, at, n_boot=0).three_ways.empty
+
+
+def test_what_is_answered_where_the_truth_is_unknown_changes_nothing():
+    preds, at = answered()
+    rng = np.random.default_rng(5)
+    known = rng.uniform(size=preds.truth.shape) > .1
+    some = replace(preds, truth=preds.truth & known, known=known, first=None)
+    noise = (~known) & (preds.role == 'test')[:, None]
+    other = replace(some, prob=np.where(noise, rng.uniform(size=known.shape), preds.prob),
+                    answer=np.where(noise, rng.uniform(size=known.shape) < .5, preds.answer))
+    weights = np.eye(9)
+    weights[7] = 0
+    a, b = (evaluate(q, n_boot=20, weights=weights) for q in (some, other))
+    assert a.scores == pytest.approx(b.scores, nan_ok=True)
+    pd.testing.assert_frame_equal(a.per_class, b.per_class)
+    pd.testing.assert_frame_equal(a.table, b.table)
+    pd.testing.assert_frame_equal(a.intervals, b.intervals)
+    assert a.table.unknown['micro average'] == a.to_dict()['n_unknown'] == (~a.part.known).sum() > 0

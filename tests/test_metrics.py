@@ -11,9 +11,9 @@ from sklearn import metrics as sk
 
 from ecg_nbdev.core import CLASSES, SNOMED, ECGError
 from ecg_nbdev.labels import multi_hot, read_reference
-from ecg_nbdev.metrics import (
-    UndefinedScore, auprc, auroc, brier, challenge_score, challenge_weights, class_table, cpsc2018_f1, cpsc2018_matrix,
-    cpsc2018_score, exact_match, f_score, first_phase_scores, hamming_loss, label_ranking, reliability, sensitivity_at)
+from ecg_nbdev.metrics import (UndefinedScore, auprc, auroc, brier, class_table, exact_match, f_score, hamming_loss, label_ranking,
+    reliability, sensitivity_at)
+from ecg_nbdev.official import (challenge_score, challenge_weights, cpsc2018_f1, cpsc2018_matrix, cpsc2018_score, first_phase_scores)
 
 ECG_DATA = os.environ.get('ECG_DATA')
 needs_data = pytest.mark.skipif(not ECG_DATA, reason='ECG_DATA does not name the folder of real recordings')

@@ -11,7 +11,8 @@ import pytest
 from ecg_nbdev.core import CLASSES, CohortError
 from ecg_nbdev.decoding import fit_decoder
 from ecg_nbdev.evaluation import evaluate
-from ecg_nbdev.metrics import cpsc2018_matrix, cpsc2018_score, exact_match, f_score
+from ecg_nbdev.metrics import exact_match, f_score
+from ecg_nbdev.official import cpsc2018_matrix, cpsc2018_score
 from ecg_nbdev.predictions import Predictions
 from ecg_nbdev.report import _ecg_svg, _origin, worst_mistakes, write_report
 from ecg_nbdev.sim.synth import simulate
@@ -95,6 +96,28 @@ def test_the_worst_mistake_is_the_surest():
     worst = worst_mistakes(evaluate(Predictions(['a', 'b', 'c'], prob, truth, 'test'), Thresholds([.5]*9)))
     assert worst.record.tolist() == ['c', 'b'] and worst['class'].tolist() == ['RBBB', 'I-AVB'] and set(worst.mistake) == {'false'}
 
+def test_unknown_labels_are_marked_and_never_mistakes(tmp_path):
+    preds, operating = made_up(40)
+    known = np.random.default_rng(4).uniform(size=preds.truth.shape) > .3
+    some = replace(preds, truth=preds.truth & known, known=known, first=None)
+    evaluation = evaluate(some, operating, sources=dict.fromkeys(preds.ids, 'cpsc2018'), n_boot=5)
+    part, number = evaluation.part, {i: n for n, i in enumerate(evaluation.part.ids)}
+    for r in worst_mistakes(evaluation, 40).itertuples():
+        i, k = number[r.record], CLASSES.index(r[4])
+        assert part.known[i, k] and part.truth[i, k] != part.answer[i, k]
+        assert r.labelled.count('?') == (~part.known[i]).sum()
+    page = write_report(evaluation, tmp_path/'report.html').read_text(encoding='utf-8')
+    assert f'{(~part.known).sum():,} labels are unknown' in page
+    assert 'within data sets' in page and 'if calibrated' in page
+    none = evaluation.none_of_the_classes['recordings']
+    assert ('None of the classes' in page) == (none > 0)
+
+def test_recordings_of_none_of_the_classes_have_a_row(tmp_path):
+    preds, operating = made_up(40)
+    some = replace(preds, truth=preds.truth & (np.arange(len(preds)) % 4 > 0)[:, None], first=None)
+    page = page_of(some, operating, tmp_path/'report.html').read_text(encoding='utf-8')
+    assert 'None of the classes' in page and 'answered, not Normal' in page
+
 def test_long_facts_are_counted():
     facts = _origin({'seed': 0}, {'seen': list(range(500)), 'per_class': [{'a': 1.0}]*90}).set_index('what').value
     assert facts['seen'] == '500 entries' and facts['per class'] == '90 entries' and facts['seed'] == '0'
@@ -150,7 +173,8 @@ def numbers(page, selector, shape=None):
 def agrees_by_class(page, evaluation):
     "The counts and scores of each class, in its panel and in the table."
     part = evaluation.part
-    hit, false, missed = (m.sum(0) for m in (part.truth & part.answer, ~part.truth & part.answer, part.truth & ~part.answer))
+    cells = part.truth & part.answer, ~part.truth & part.answer, part.truth & ~part.answer
+    hit, false, missed = ((cell & part.known).sum(0) for cell in cells)
     for k, (_, r) in enumerate(evaluation.per_class.iterrows()):
         want = {'tp': hit[k], 'fp': false[k], 'fn': missed[k], 'f1': r.f1, 'sensitivity': r.recall, 'ppv': r.precision,
                 'specificity': r.specificity}
@@ -167,10 +191,11 @@ def agrees(page, preds, operating):
     evaluation = evaluate(replace(preds, answer=None) if operating else preds, operating)
     part = evaluation.part
     agrees_by_class(page, evaluation)
-    totals = {'macro_f1': f_score(part.truth, part.answer), 'micro_f1': f_score(part.truth, part.answer, 'micro'),
-              'exact_match': exact_match(part.truth, part.answer), 'cpsc2018_f1': evaluation['cpsc2018_f1']}
-    for name, value in totals.items(): assert numbers(page, f'[data-total={name}]') == pytest.approx([value], abs=1e-12)
-    matrix = cpsc2018_matrix(part.truth, part.first, evaluation.single)
+    pair, known = (part.truth, part.answer), {'known': part.known}
+    totals = {'macro_f1': f_score(*pair, **known), 'micro_f1': f_score(*pair, 'micro', **known),
+              'exact_match': exact_match(*pair, **known), 'cpsc2018_f1': evaluation['cpsc2018_f1']}
+    for name, value in totals.items(): assert numbers(page, f'[data-total={name}]') == pytest.approx([value], abs=1e-12, nan_ok=True)
+    matrix = cpsc2018_matrix(part.truth, part.first, evaluation.single, **known)
     assert (numbers(page, '#official tbody td', matrix.shape) == matrix).all()
     for name, value in cpsc2018_score(matrix).items():
         if name.startswith('F'): assert numbers(page, f'[data-group={name}]') == pytest.approx([value], abs=1e-12, nan_ok=True)
@@ -293,6 +318,10 @@ def cases():
     sets = fit_decoder(preds)
     yield 'a decoder of sets', (apply_thresholds(preds, sets), sets)
     some = replace(preds, truth=preds.truth & (np.arange(len(preds)) % 4 > 0)[:, None], first=None)
+    known = np.random.default_rng(4).uniform(size=preds.truth.shape) > .05
+    yield 'some labels unknown', (replace(preds, truth=preds.truth & known, known=known, first=None), operating)
+    yield 'a class of which nothing is known', (replace(
+        preds, truth=preds.truth & (np.arange(9) != 4), known=np.tile(np.arange(9) != 4, (len(preds), 1)), first=None), operating)
     yield 'some without a class', (apply_thresholds(some, operating), operating)
     prob, truth = [[.9, .2], [.1, .7], [.4, .45], [.8, .9]], [[1, 0], [0, 1], [1, 0], [1, 1]]
     two = apply_thresholds(Predictions(list('abcd'), prob, truth, 'test', ('sick', 'well')), Thresholds([.5, .5], ('sick', 'well')))

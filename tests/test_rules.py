@@ -53,7 +53,7 @@ def test_a_doubtful_code_names_no_class(items, code):
 def test_strict_differs_in_normal_only(items):
     (labels, unknown), (strict, strictly) = (label_rules(strict=s).decode(','.join(items)) for s in (False, True))
     assert labels == strict
-    if any(map(RULES.knows, items)): assert set(unknown)-set(strictly) <= {'Normal'} and 'Normal' not in strictly
+    assert set(strictly) <= set(unknown) and set(unknown)-set(strictly) <= {'Normal'}
 
 
 def test_spellings():

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from ecg_nbdev.core import CLASSES, CohortError, ECGError
-from ecg_nbdev.metrics import challenge_score
+from ecg_nbdev.official import challenge_score
 from ecg_nbdev.predictions import Predictions
 from ecg_nbdev.thresholds import (
     Thresholds, best_threshold, challenge_thresholds, check_unseen, fit_thresholds, smooth_threshold, threshold_cuts,

@@ -3,33 +3,54 @@ from pathlib import Path
 
 import pandas as pd
 
-from ecg_nbdev.evaluation import bootstrap
 from .scores import RESULTS, auroc_score, f1_score, interval
 
 TEMPLATE = Path(__file__).with_name('card.md')
+WAYS = {'pooled': 'all data sets pooled', 'within data sets': 'pairs of one data set only', 'CPSC2018': "CPSC2018's part"}
 
 
 def with_interval(row): return f'{row.value:.3f} ({row.low:.3f} – {row.high:.3f})'
 
 def rows(lines): return '\n'.join('| '+' | '.join(map(str, line))+' |' for line in lines)
 
-def class_rows(per_class, scored):
-    "A line for each class: support, areas and F1 with intervals, rates."
-    area, f1 = interval(scored, auroc_score), interval(scored, f1_score)
-    return rows((r['class'], r['support'], with_interval(area.loc[r['class']]), with_interval(f1.loc[r['class']]),
-                 *(f'{r[rate]:.2f}' for rate in ('recall', 'specificity', 'precision'))) for r in per_class)
+def score_rows(evaluation):
+    "A line for each way of pooling and each score, and one for the recordings with none of the nine."
+    none = evaluation.none_of_the_classes
+    lines = [(WAYS[r.way], r.recordings, r.score, with_interval(r)) for r in evaluation.three_ways.itertuples()]
+    extra = pd.Series({'value': none['macro_auroc'], 'low': none['low'], 'high': none['high']})
+    return rows([*lines, ('pooled, none of the nine as negatives', len(evaluation)+none['recordings'], 'macro_auroc',
+                          with_interval(extra))])
 
-def card(predictor, scored):
+def class_rows(per_class, scored):
+    "A line for each class: support, unknown labels, areas and F1 with intervals, rates."
+    area, f1 = interval(scored, auroc_score), interval(scored, f1_score)
+    return rows((r['class'], r['support'], r['unknown'], with_interval(area.loc[r['class']]),
+                 with_interval(f1.loc[r['class']]), *(f'{r[rate]:.2f}' for rate in ('recall', 'specificity', 'precision')))
+                for r in per_class)
+
+def left_out_rows(table):
+    "A line for each data set: a network tuned on the others, and one that has seen no real recording."
+    wide = table.assign(shown=[with_interval(r) for r in table.itertuples()])
+    wide = wide.pivot(index=['source', 'recordings', 'classes'], columns='system', values='shown').reset_index()
+    return rows(zip(wide.source, wide.recordings, wide.classes, wide['tuned on the others'], wide.simulated))
+
+def card(predictor, evaluation):
     "The model card as Markdown: use, data, scores, known failures, attribution."
     about, preparation = predictor.about, predictor.preparation
     least, next_to_least = sorted(about['per_class'], key=lambda r: r['precision'])[:2]
-    fewer = pd.read_csv(RESULTS/'real_reduced.csv')
+    saved = {name: pd.read_csv(RESULTS/f'real_{name}.csv') for name in ('reduced', 'sources', 'sex', 'scores')}
+    sex = saved['sex'].set_index('sex')
+    before = saved['scores'].query("system == 'simulated, one' and way == 'pooled' and score == 'macro_auroc'").iloc[0]
     return TEMPLATE.read_text(encoding='utf-8').format(
         classes=', '.join(predictor.classes), scored_on=about['scored_on'],
         weights=sum(p.numel() for p in predictor.model.parameters()), data=about['data'].split('then ')[1],
         fs=preparation.fs, highpass=preparation.highpass, seconds=predictor.seconds,
-        score_rows=rows((r.Index, with_interval(r)) for r in bootstrap(scored).itertuples()),
-        class_rows=class_rows(about['per_class'], scored),
-        reduced_rows=rows((r.available, with_interval(r)) for r in fewer.itertuples()),
+        score_rows=score_rows(evaluation), class_rows=class_rows(about['per_class'], evaluation.part),
+        left_out_rows=left_out_rows(saved['sources']), before=with_interval(before),
+        reduced_rows=rows((r.available, with_interval(r)) for r in saved['reduced'].itertuples()),
+        std_women=sex.loc['F', 'answered STD'], women=sex.loc['F', 'normal recordings'],
+        std_men=sex.loc['M', 'answered STD'], men=sex.loc['M', 'normal recordings'],
+        none=evaluation.none_of_the_classes['recordings'],
+        none_ill=evaluation.none_of_the_classes['answered_not_normal'],
         least=least['class'], least_ppv=least['precision'],
         next_to_least=next_to_least['class'], next_to_least_ppv=next_to_least['precision'])

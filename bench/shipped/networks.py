@@ -1,11 +1,9 @@
 """The networks behind the shipped model: each is trained when it is first asked for, and kept in runs/pretrained."""
 import time
 from functools import cache
-from itertools import product
 from pathlib import Path
 
 import numpy as np
-import torch
 from safetensors.torch import load_file, save_file
 
 from ecg_nbdev.cohort import make_folds
@@ -17,17 +15,20 @@ from ecg_nbdev.models import Ensemble, create_model
 from ecg_nbdev.predictions import Predictions
 from ecg_nbdev.pretrain import finetune, mix_weights, pretrain_model
 from ecg_nbdev.store import record_keys
-from real import by_patient, whole_names
+from real import whole_names
 from .stream import N, stream
 
 RUNS = Path('runs/pretrained')
 # What lasts all the recording is averaged over windows, what may happen once counts where it happens.
 HOW = tuple('max' if c in ('PAC', 'PVC') else 'mean' for c in CLASSES)
-SEEDS, FOLDS, COUNTS = (0, 1, 2), 5, (25, 50, 100, None)  # None: all recordings of the other folds
+SEEDS, FOLDS = (0, 1, 2), 5
+EPOCHS, DISTIL = 30, 20 # passes of the three, and of the one that learns from them; N recordings in each
 # Written out: the model that ships stays what it is when the defaults move on.
 NETWORK = {'widths': (16, 32, 32), 'rates': (50, 25, 12.5), 'hidden': 96, 'layers': 2}
-TUNING = {'b': {'simulated': 0, 'epochs': 20, 'lr': 3e-3}, 'c': {}}
-SYSTEMS = ('a', 'b', 'c, tuned alone', 'c')
+ONE = 'distilled'
+SYSTEMS = { # name → networks that answer together, whether they are tuned on real recordings
+    'simulated, three': (SEEDS, False), 'simulated, one': ((ONE,), False),
+    'tuned, three': (SEEDS, True), 'tuned, one': ((ONE,), True)}
 
 
 def new_network(): return create_model('crnn', n_classes=len(CLASSES), fs=100, **NETWORK)
@@ -43,6 +44,8 @@ def kept(path, train):
     return model.eval()
 
 
+# ---- before any real recording
+
 def logged(name, epochs, **options):
     "A network trained on the stream of simulated recordings, its history written beside it."
     start = time.perf_counter()
@@ -51,75 +54,62 @@ def logged(name, epochs, **options):
     with whole_file(RUNS/f'pretrain-{name}.csv') as f: log.to_csv(f, index=False)
     return learn.model
 
-def simulation_only(seed, epochs):
+def simulation_only(seed):
     "The network that has seen simulated recordings only."
-    def train(): return logged(str(seed), epochs, seed=seed, **NETWORK)
-    return kept(RUNS/f'pretrained-{seed}.safetensors', train)
+    return kept(RUNS/f'pretrained-{seed}.safetensors', lambda: logged(seed, EPOCHS, seed=seed, **NETWORK))
 
-def distilled(epochs):
+def distilled():
     "One network that has learned from what the three say together; it begins as the first of them."
     def train():
-        teacher = Ensemble([simulation_only(seed, None) for seed in SEEDS])
-        return logged('distilled', epochs, seed=9, teacher=teacher, model=simulation_only(SEEDS[0], None), lr=1e-3)
-    return kept(RUNS/'distilled.safetensors', train)
+        three = [simulation_only(seed) for seed in SEEDS]
+        return logged(ONE, DISTIL, seed=9, lr=1e-3, teacher=Ensemble(three), model=simulation_only(SEEDS[0]))
+    return kept(RUNS/f'{ONE}.safetensors', train)
 
+def before_tuning(name): return distilled() if name == ONE else simulation_only(name)
+
+
+# ---- with real recordings
 
 class Networks:
     "Every network of the study, trained when it is first asked for."
-    def __init__(self, store, epochs, n):
+    def __init__(self, store):
         self.store = store
-        self.folds = make_folds(by_patient(store.index), k=FOLDS, seed=0)  # a patient's recordings stay together
-        self.pretrained = cache(lambda seed: simulation_only(seed, epochs, n))
+        self.folds = make_folds(store.index, k=FOLDS, seed=0)  # a patient's recordings stay together
+        self.before = cache(before_tuning)
 
-    def training_rows(self, count, seed, fold):
-        "Recordings of the other folds; a fold's choice is part of its next larger one."
-        others = np.flatnonzero(self.folds != fold)
-        return np.random.default_rng([seed, fold]).permutation(others)[:count]
-
-    def train(self, system, count, seed, fold):
-        "A network tuned on real recordings (`c`), or trained on them from new weights (`b`)."
-        start, rows = time.perf_counter(), self.training_rows(count, seed, fold)
-        held = np.flatnonzero(self.folds == fold)[:1]  # one recording for the table, which chooses nothing
-        torch.manual_seed(seed)
-        before = self.pretrained(seed) if system == 'c' else new_network()
-        learn = finetune(before, self.store, rows, held, seed=10*seed+fold, share=1, **TUNING[system])
-        print(f'{system}, {len(rows)} real recordings, seed {seed}, fold {fold}: '
-              f'{time.perf_counter()-start:.0f} s', flush=True)
+    def train(self, name, rows):
+        "A network tuned on real and simulated recordings, last weights."
+        start, seed = time.perf_counter(), SEEDS.index(name) if name in SEEDS else 9
+        learn = finetune(self.before(name), self.store, rows, rows[:1], seed=seed, share=1)
+        print(f'{name}, tuned on {len(rows)} recordings: {time.perf_counter()-start:.0f} s', flush=True)
         return learn.model
 
-    def tuned(self, system, count, seed, fold):
-        "The network trained on `count` recordings of the other folds."
-        path = RUNS/'tuned'/f'{system}-{count or "all"}-{seed}-{fold}.safetensors'
-        return kept(path, lambda: self.train(system, count, seed, fold))
+    def tuned(self, name, without=None, held=None):
+        """A network tuned on all recordings, or on those whose `held` is not `without`.
 
-    def tune_all(self, seeds):
-        "Train what is missing, the largest numbers of recordings first."
-        for count, seed, system, fold in product(reversed(COUNTS), seeds, TUNING, range(FOLDS)):
-            self.tuned(system, count, seed, fold)
-
-    def get(self, system, count, seed, fold):
-        "The network of a system that predicts a fold."
-        if system == 'a': return self.pretrained(seed)
-        model = self.tuned(system[0], count, seed, fold)
-        if system == 'c': mix_weights(self.pretrained(seed), model)
+        It is the mean of the weights before and after."""
+        rows = np.arange(len(self.store)) if held is None else np.flatnonzero(held != without)
+        path = RUNS/'tuned'/f'{name}-{"all" if held is None else f"without-{without}"}.safetensors'
+        model = kept(path, lambda: self.train(name, rows))
+        mix_weights(self.before(name), model)
         return model
 
-    def real_seen(self, system, count):
-        "How many real recordings a network of a system has seen, the mean over folds."
-        if system == 'a': return 0
-        return count or round(np.mean([(self.folds != f).sum() for f in range(FOLDS)]))
 
+def predict(networks, system, held=None, store=None):
+    """Every real recording predicted by networks that have not seen it.
 
-def predict(networks, system, count=None, seeds=SEEDS, store=None):
-    "Every real recording predicted by an ensemble that has not seen it; `store` may hold changed signals of them."
-    store = store or networks.store
-    index, prob = store.index, np.zeros((len(store), len(CLASSES)))
-    for fold in range(FOLDS):
-        rows = np.flatnonzero(networks.folds == fold)
-        model = Ensemble([networks.get(system, count, seed, fold) for seed in seeds])
-        windows = WindowDataset(store, rows, make_targets(index.iloc[rows]), 1000)
+    Those with one value of `held` (a fold, where not given; or a data set) are left out together; `store` may hold
+    changed signals of the recordings."""
+    store, held = store or networks.store, networks.folds if held is None else held
+    names, tune = SYSTEMS[system]
+    prob = np.zeros((len(store), len(CLASSES)))
+    for without in np.unique(held):
+        rows = np.flatnonzero(held == without)
+        model = Ensemble([networks.tuned(n, without, held) if tune else networks.before(n) for n in names])
+        windows = WindowDataset(store, rows, make_targets(store.index.iloc[rows]), 1000)
         prob[rows] = predict_records(model, WindowDL(windows, bs=128), HOW)
-    about = {'system': system, 'real': count or 'all', 'seeds': list(seeds), 'folds': FOLDS}
-    truth, known = label_states(index)
-    return Predictions(whole_names(index), prob, truth, 'test', first=first_labels(index.labels), fold=networks.folds,
-                       provenance=about, key=record_keys(store, range(len(store))), known=known)
+    (truth, known), number = label_states(store.index), np.unique(held, return_inverse=True)[1]
+    # networks that are not tuned are one model for all folds
+    return Predictions(whole_names(store.index), prob, truth, 'test', first=first_labels(store.index.labels),
+                       fold=number if tune else None, provenance={'system': system},
+                       key=record_keys(store, range(len(store))), known=known)

@@ -5,7 +5,7 @@ import pandas as pd
 from ecg_nbdev.core import CLASSES, LEADS
 from ecg_nbdev.store import MemoryStore
 from .networks import predict
-from .scores import auroc_score, interval, write_table
+from .scores import SHIPS, auroc_score, interval, labelled, write_table
 
 LEAD_SETS = {
     '12 leads': LEADS, '8 leads: I, II, V1–V6': ('I', 'II', *LEADS[6:]), '6 limb leads': LEADS[:6],
@@ -36,7 +36,7 @@ def reduced(networks):
              **{f'12 leads, {s} s': shortened(store, s) for s in LENGTHS}}
     rows = []
     for name, signals in cases.items():
-        preds = predict(networks, 'c', store=signals)
+        preds = labelled(predict(networks, SHIPS, store=signals))
         each = interval(preds, auroc_score)
         rows.append({'available': name, **each.loc['mean'], **each.value[list(CLASSES)], 'n_records': len(preds)})
     write_table(pd.DataFrame(rows), 'real_reduced')

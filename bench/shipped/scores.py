@@ -1,4 +1,4 @@
-"""What the ensembles score on real recordings, and the tables that the result pages read."""
+"""What the networks score on real recordings, and the tables that the result pages read."""
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,13 +7,14 @@ import pandas as pd
 
 from ecg_nbdev.calibration import fit_calibration
 from ecg_nbdev.core import CLASSES, whole_file
-from ecg_nbdev.evaluation import bootstrap, compare, draw_weights
-from ecg_nbdev.metrics import auroc, calibration_error, f_score
-from ecg_nbdev.predictions import Predictions, save_predictions
+from ecg_nbdev.evaluation import compare, draw_weights, evaluate
+from ecg_nbdev.metrics import auroc, calibration_error, calibration_floor, f_score
+from ecg_nbdev.predictions import save_predictions
 from ecg_nbdev.thresholds import fit_thresholds
-from .networks import COUNTS, RUNS, SEEDS, SYSTEMS, predict
+from .networks import RUNS, SYSTEMS, predict
 
 RESULTS = Path(__file__).resolve().parents[1]/'results'
+SHIPS = 'tuned, one'
 
 
 def write_table(frame, name):
@@ -28,11 +29,11 @@ def choosing(preds):
     "Predictions that may choose thresholds and calibration."
     return replace(preds, role='valid', answer=None)
 
-def nested(preds, calibrate=False):
-    "Answers whose thresholds (and calibration) were chosen on the other folds."
+def nested(preds, folds, calibrate=True):
+    "Answers whose thresholds (and calibration) were chosen on the other `folds`."
     answer, prob = np.zeros_like(preds.truth), preds.prob.copy()
-    for fold in np.unique(preds.fold):
-        here = preds.fold == fold
+    for fold in np.unique(folds):
+        here = folds == fold
         others = choosing(preds.take(~here))
         if calibrate:
             calibration = fit_calibration(others)
@@ -40,8 +41,10 @@ def nested(preds, calibrate=False):
         answer[here] = fit_thresholds(others).decode(prob[here])
     return replace(preds, prob=prob, answer=answer)
 
-def auroc_score(preds, weight): return auroc(preds.truth, preds.prob, weight, preds.fold)
-def f1_score(preds, weight): return f_score(preds.truth, preds.answer, None, weight=weight)
+def sources_of(preds): return {name: name.split('/')[0] for name in preds.ids}
+
+def auroc_score(preds, weight): return auroc(preds.truth, preds.prob, weight, preds.fold, preds.known)
+def f1_score(preds, weight): return f_score(preds.truth, preds.answer, None, weight=weight, known=preds.known)
 
 def interval(preds, score, n_boot=500):
     "The mean over the classes and each class, with bootstrap intervals, of `score(predictions, weights)`: (draws, K)."
@@ -50,61 +53,76 @@ def interval(preds, score, n_boot=500):
     low, high = (np.nanquantile(drawn[1:], q, axis=0) for q in (.025, .975))
     return pd.DataFrame({'value': drawn[0], 'low': low, 'high': high}, index=['mean', *preds.classes])
 
-def macro_auroc_row(preds): return interval(preds, auroc_score).loc['mean'].to_dict()
+def labelled(preds): return preds.take(preds.truth.any(1))
 
 
 # ---- tables
 
-def curve_row(networks, system, count, seeds):
-    "Macro AUROC of one ensemble."
-    preds = predict(networks, system, count, seeds)
-    return {'system': system, 'real_seen': networks.real_seen(system, count), 'seeds': ' '.join(map(str, seeds)),
-            **macro_auroc_row(preds), 'n_records': len(preds)}
-
-def curves(networks):
-    "Macro AUROC by the number of real recordings seen: each seed, and the three as one."
-    points = [('a', None), *((s, count) for s in SYSTEMS[1:] for count in COUNTS)]
-    seeds = [SEEDS, *((s,) for s in SEEDS)]
-    write_table(pd.DataFrame([curve_row(networks, *point, s) for point in points for s in seeds]), 'real_curve')
-
+def ways(system, evaluation):
+    "Every way of pooling, and the row of recordings with none of the nine."
+    none = evaluation.none_of_the_classes
+    row = {'way': 'pooled, none of the nine as negatives', 'recordings': len(evaluation)+none['recordings'],
+           'score': 'macro_auroc', 'value': none['macro_auroc'], 'low': none['low'], 'high': none['high']}
+    table = pd.concat([evaluation.three_ways, pd.DataFrame([row])], ignore_index=True)
+    return table.assign(system=system, unknown_labels=evaluation.left_out['unknown labels'])
 
 def by_class(system, preds):
     "AUROC and F1 of each class with intervals."
     scores = {'auroc': interval(preds, auroc_score), 'f1': interval(preds, f1_score)}
     return [table.iloc[1:].rename_axis('class').reset_index().assign(
-        system=system, score=name, positives=preds.truth.sum(0)) for name, table in scores.items()]
+        system=system, score=name, positives=preds.truth.sum(0), unknown=(~preds.known).sum(0))
+        for name, table in scores.items()]
 
-def some_classes(preds, which):
-    "Some of the classes, compared across folds: the folds of a small data set are too small to compare within."
-    return Predictions(preds.ids, preds.prob[:, which], preds.truth[:, which], 'test', tuple(np.array(CLASSES)[which]))
+def enough(part, least=3):
+    "Classes (K,) of which a data set has `least` recordings with and without."
+    return (part.truth.sum(0) >= least) & ((part.known & ~part.truth).sum(0) >= least)
 
-def by_source(preds):
-    "Macro AUROC within each data set, over the classes that at least three of its recordings have and three lack."
-    source, rows = np.array([i.split('/')[0] for i in preds.ids]), []
-    for name in pd.unique(source):
-        part = preds.take(source == name)
-        known = (part.truth.sum(0) >= 3) & ((~part.truth).sum(0) >= 3)
-        if not known.any(): continue
-        rows.append({'source': name, 'n_records': len(part), 'classes': int(known.sum()),
-                     **macro_auroc_row(some_classes(part, known))})
+def left_out(networks):
+    "Each data set by a network that was tuned on the others, and by the one that was not tuned at all."
+    source, rows = networks.store.index.source.to_numpy(), []
+    preds = {'tuned on the others': predict(networks, SHIPS, held=source),
+             'simulated': predict(networks, 'simulated, one')}
+    for name in np.unique(source):
+        for system, all_of_them in preds.items():
+            part = replace(all_of_them.take(source == name), fold=None)
+            which = enough(part)
+            if not which.any(): continue
+            q = replace(part, prob=part.prob[:, which], truth=part.truth[:, which], known=part.known[:, which],
+                        classes=tuple(np.array(CLASSES)[which]), first=None)
+            rows.append({'source': name, 'system': system, 'recordings': len(q), 'classes': int(which.sum()),
+                         **interval(q, auroc_score).loc['mean']})
     return pd.DataFrame(rows)
 
+def std_by_sex(networks, preds):
+    "How often a Normal recording is answered STD, by sex."
+    sex, normal = networks.store.index.sex.to_numpy(), preds.truth[:, CLASSES.index('Normal')]
+    said = preds.answer[:, CLASSES.index('STD')]
+    return pd.DataFrame([{'sex': s, 'normal recordings': int((normal & (sex == s)).sum()),
+                          'answered STD': int((normal & said & (sex == s)).sum()),
+                          'probability of STD, 90 % quantile': np.quantile(
+                              preds.prob[normal & (sex == s), CLASSES.index('STD')], .9)} for s in ('F', 'M')])
+
 def calibration_row(name, preds):
-    "How true the probabilities of answered predictions are, means over the classes."
-    errors = [calibration_error(t, p) for t, p in zip(preds.truth.T, preds.prob.T)]
-    return {'probabilities': name, 'brier': ((preds.prob-preds.truth)**2).mean(), 'calibration_error': np.mean(errors),
-            'macro_f1': np.mean(f_score(preds.truth, preds.answer, None)), 'n_records': len(preds)}
+    "How true the probabilities are, and how true those of a perfect model would look: means over the classes."
+    errors = [calibration_error(t, p) for t, p in preds.columns()]
+    floors = [calibration_floor(p) for _, p in preds.columns()]
+    return {'probabilities': name, 'calibration_error': np.mean(errors), 'floor': np.mean(floors),
+            'macro_f1': np.nanmean(f_score(preds.truth, preds.answer, None, known=preds.known)), 'n_records': len(preds)}
 
 def scores(networks):
-    "Scores with all real recordings, differences to simulation alone, classes, data sets, calibration."
-    systems = {s: nested(predict(networks, s)) for s in SYSTEMS}
-    for s, p in systems.items(): save_predictions(p, RUNS/f'predictions-{s}.parquet')
-    tables = {
-        'scores': [bootstrap(p).reset_index().assign(system=s, n_records=len(p)) for s, p in systems.items()],
-        'differences': [compare(systems[s], systems['a']).reset_index().assign(system=s) for s in SYSTEMS[1:]],
-        'by_class': [table for s, p in systems.items() for table in by_class(s, p)]}
-    for name, parts in tables.items(): write_table(pd.concat(parts), f'real_{name}')
-    raw = systems['c']
-    write_table(by_source(raw), 'real_sources')
-    rows = [calibration_row('as they come', raw), calibration_row('calibrated', nested(raw, True))]
+    "Scores of every system, their differences, classes, data sets left out, calibration."
+    raw = {s: predict(networks, s) for s in SYSTEMS}
+    answered = {s: nested(p, networks.folds) for s, p in raw.items()}
+    for s, p in answered.items(): save_predictions(p, RUNS/f'predictions-{s.replace(", ", "-")}.parquet')
+    evaluations = {s: evaluate(p, sources=sources_of(p)) for s, p in answered.items()}
+    write_table(pd.concat([ways(s, e) for s, e in evaluations.items()]), 'real_scores')
+    pairs = [(SHIPS, 'tuned, three'), (SHIPS, 'simulated, one'), ('tuned, three', 'simulated, three')]
+    gaps = [compare(answered[a], answered[b]).reset_index().assign(system=a, than=b) for a, b in pairs]
+    write_table(pd.concat(gaps), 'real_differences')
+    of_class = [t for s in ('simulated, one', SHIPS) for t in by_class(s, labelled(answered[s]))]
+    write_table(pd.concat(of_class), 'real_by_class')
+    write_table(left_out(networks), 'real_sources')
+    write_table(std_by_sex(networks, answered[SHIPS]), 'real_sex')
+    rows = [calibration_row('as they come', nested(raw[SHIPS], networks.folds, calibrate=False)),
+            calibration_row('calibrated', answered[SHIPS])]
     write_table(pd.DataFrame(rows), 'real_calibration')

@@ -1,46 +1,42 @@
-"""The model folder: three networks tuned on every real recording, thresholds and calibration from cross-validation."""
-import numpy as np
-
+"""The model folder: one network tuned on every real recording, thresholds and calibration from cross-validation."""
 from ecg_nbdev.bundle import Predictor, save_bundle
 from ecg_nbdev.calibration import fit_calibration
-from ecg_nbdev.core import CLASSES
+from ecg_nbdev.core import CLASSES, whole_file
 from ecg_nbdev.evaluation import evaluate
-from ecg_nbdev.models import Ensemble
-from ecg_nbdev.pretrain import finetune, mix_weights
 from ecg_nbdev.signal import Preparation
-from ecg_nbdev.store import record_keys
+from ecg_nbdev.store import seen_of
 from ecg_nbdev.thresholds import fit_thresholds
 from .card import card
-from .networks import FOLDS, HOW, RUNS, SEEDS, kept, predict
-from .scores import choosing, nested
+from .networks import FOLDS, HOW, ONE, SEEDS, predict
+from .scores import RESULTS, SHIPS, choosing, nested, sources_of
 
 
-def member(networks, seed):
-    "A network tuned on every real recording, mixed with what it was before."
-    store, every = networks.store, np.arange(len(networks.store))
-    def train(): return finetune(networks.pretrained(seed), store, every, every[:1], seed=seed, share=1).model
-    model = kept(RUNS/'tuned'/f'ship-{seed}.safetensors', train)
-    mix_weights(networks.pretrained(seed), model)
-    return model
-
-def about(store, scored):
+def about(store, evaluation):
     "What the model folder says of itself; `seen` tells recordings that it was tuned on."
-    found, counts = evaluate(scored, n_boot=0).to_dict(), store.index.source.value_counts()
+    found, counts = evaluation.to_dict(), store.index.source.value_counts()
+    kept = ('per_class', 'three_ways', 'none_of_the_classes', 'intervals')
     return {
-        'name': 'The model that ships with ecg_nbdev', 'arch': 'ensemble of three crnn', 'seed': list(SEEDS),
+        'name': 'The model that ships with ecg_nbdev', 'arch': 'crnn, distilled from three', 'seed': list(SEEDS),
         'data': 'simulated recordings, then '+', '.join(f'{n} of {source}' for source, n in counts.items()),
-        'scored_on': f'{len(scored)} real recordings by {FOLDS}-fold cross-validation of the same recipe; '
-                     'calibration and thresholds of each fold from the other folds',
-        'seen': record_keys(store, range(len(store))),
-        'per_class': found['per_class'], 'metrics': {k: v for k, v in found.items() if isinstance(v, float)}}
+        'scored_on': f'{len(evaluation)} labelled real recordings by {FOLDS}-fold cross-validation of the same recipe, '
+                     f'{found["n_unknown"]} unknown labels left out; calibration and thresholds of each fold come from '
+                     'the other folds',
+        'seen': seen_of(store, range(len(store))), **{name: found[name] for name in kept},
+        'metrics': {k: v for k, v in found.items() if isinstance(v, float)}}
+
+def write_ids(store):
+    "The recordings that were used, so that an outsider can repeat it."
+    columns = ['source', 'id', 'labels', 'unknown', 'mark']
+    with whole_file(RESULTS/'real_recordings.csv') as f: store.index[columns].to_csv(f, index=False)
 
 def ship(networks, folder):
     "Write the model folder."
-    model = Ensemble([member(networks, seed) for seed in SEEDS]).eval()
-    preds = predict(networks, 'c')
+    model, preds, store = networks.tuned(ONE), predict(networks, SHIPS), networks.store
     calibration = fit_calibration(choosing(preds))
     thresholds = fit_thresholds(calibration(choosing(preds)))
-    scored = nested(preds, calibrate=True)
+    scored = nested(preds, networks.folds)
+    evaluation = evaluate(scored, sources=sources_of(scored))
     predictor = Predictor(model, Preparation(), 10., None, HOW, CLASSES, thresholds, calibration=calibration,
-                          about=about(networks.store, scored))
-    save_bundle(predictor, folder, card(predictor, scored))
+                          about=about(store, evaluation))
+    save_bundle(predictor, folder, card(predictor, evaluation))
+    write_ids(store)

@@ -3,7 +3,7 @@
 const D = JSON.parse(document.getElementById('data').textContent), K = D.classes.length, N = D.ids.length
 const bytes = text => Uint8Array.from(atob(text), c => c.charCodeAt(0))
 const bits = text => { const b = bytes(text); return Uint8Array.from({length: N*K}, (_, i) => b[i >> 3] >> (7-(i & 7)) & 1) }
-const prob = new Float64Array(bytes(D.prob).buffer), truth = bits(D.truth), saved = D.thresholds && D.thresholds.values
+const prob = new Float64Array(bytes(D.prob).buffer), truth = bits(D.truth), known = bits(D.known), saved = D.thresholds && D.thresholds.values
 const each = (n, f) => Array.from({length: n}, (_, i) => f(i)), sum = a => a.reduce((s, v) => s+v, 0), mean = a => { const known = a.filter(v => !Number.isNaN(v)); return known.length ? sum(known)/known.length : NaN } // of what is defined
 const clip = (v, low, high) => Math.min(Math.max(v, low), high)
 const logit = p => { p = clip(p, 1e-6, 1-1e-6); return Math.log(p)-Math.log1p(-p) }
@@ -30,7 +30,9 @@ function decode(at) {
 }
 const answers = at => at ? decode(at) : {answer: bits(D.answer), top: D.top}
 
-// -- scores, NaN where they are not defined
+// -- scores, NaN where they are not defined; unknown labels count for no class, recordings with one for no score of label sets
+const whole = each(N, i => known.subarray(i*K, i*K+K).every(v => v)), W = sum(whole.map(Number))
+const sure = each(K, k => each(N, i => i).filter(i => known[i*K+k])) // the recordings of each class
 const ratio = (a, b, otherwise = 0) => b > 0 ? a/b : otherwise
 function score({answer, top}) {
   const tp = new Int32Array(K), fp = new Int32Array(K), fn = new Int32Array(K), official = each(K, () => new Int32Array(K))
@@ -39,13 +41,14 @@ function score({answer, top}) {
   for (let i = 0; i < N; i++) {
     let same = true
     for (let k = 0; k < K; k++) {
+      if (!known[i*K+k]) continue
       const t = truth[i*K+k], a = answer[i*K+k]
       if (t && a) tp[k]++; else if (a) { fp[k]++; same = false } else if (t) { fn[k]++; same = false }
     }
-    exact += same; labels[sum([...answer.subarray(i*K, i*K+K)])]++
-    official[truth[i*K+top[i]] ? top[i] : D.first[i]][top[i]]++
+    exact += same && whole[i]; labels[sum([...answer.subarray(i*K, i*K+K)])]++
+    if (whole[i]) official[truth[i*K+top[i]] ? top[i] : D.first[i]][top[i]]++
   }
-  const rows = each(K, k => { const [a, b, c] = [tp[k], fp[k], fn[k]], d = N-a-b-c, of = v => a+c ? v : NaN
+  const rows = each(K, k => { const [a, b, c] = [tp[k], fp[k], fn[k]], d = sure[k].length-a-b-c, of = v => a+c ? v : NaN
     return {tp: a, fp: b, fn: c, tn: d, sensitivity: of(ratio(a, a+c)), specificity: ratio(d, d+b, NaN), ppv: of(ratio(a, a+b)), npv: ratio(d, d+c, NaN), f1: of(ratio(2*a, 2*a+b+c))} })
   const all = key => sum(rows.map(r => r[key])), column = k => sum(official.map(r => r[k]))
   const group = of => ratio(2*sum(of.map(k => official[k][k])), sum(of.map(k => sum([...official[k]])+column(k))), NaN)
@@ -53,7 +56,7 @@ function score({answer, top}) {
   return {rows, official, answer, labels, groups: {F1: mean(each(K, k => group([k]))), ...Object.fromEntries(Object.entries(D.groups).map(([name, of]) => [name, group(of)]))},
     macro: {sensitivity: average('sensitivity'), specificity: average('specificity'), ppv: average('ppv'), f1: average('f1')},
     micro: {sensitivity: ratio(all('tp'), all('tp')+all('fn')), specificity: ratio(all('tn'), all('tn')+all('fp')), ppv: ratio(all('tp'), all('tp')+all('fp')), f1: ratio(2*all('tp'), 2*all('tp')+all('fp')+all('fn'))},
-    totals: {macro_f1: average('f1'), micro_f1: ratio(2*all('tp'), 2*all('tp')+all('fp')+all('fn')), exact_match: exact/N, cpsc2018_f1: mean(each(K, k => group([k])))}}
+    totals: {macro_f1: average('f1'), micro_f1: ratio(2*all('tp'), 2*all('tp')+all('fp')+all('fn')), exact_match: ratio(exact, W, NaN), cpsc2018_f1: mean(each(K, k => group([k])))}}
 }
 
 // -- drawing
@@ -80,28 +83,29 @@ function frame(W, H, body, xticks, xlabel, ylabel) {
 const unit = [[0, '0'], [.5, '0.5'], [1, '1']], SIZE = [170, 150], WIDE = [280, 150]
 
 function curves(k) { // one sweep from the highest probability down: all that the charts of a class need
-  const order = each(N, i => i).sort((a, b) => prob[b*K+k]-prob[a*K+k]), P = sum(order.map(i => truth[i*K+k])), cuts = []
+  const order = [...sure[k]].sort((a, b) => prob[b*K+k]-prob[a*K+k]), M = order.length, P = sum(order.map(i => truth[i*K+k])), cuts = []
   let tp = 0, fp = 0
   order.forEach((i, j) => {
     truth[i*K+k] ? tp++ : fp++
     const p = prob[i*K+k]
-    if (j+1 === N || prob[order[j+1]*K+k] !== p) cuts.push({v: far[i*K+k], sens: P ? tp/P : NaN, spec: N > P ? 1-fp/(N-P) : NaN, ppv: P ? tp/(tp+fp) : NaN, f1: P ? 2*tp/(P+tp+fp) : NaN})
+    if (j+1 === M || prob[order[j+1]*K+k] !== p) cuts.push({v: far[i*K+k], sens: P ? tp/P : NaN, spec: M > P ? 1-fp/(M-P) : NaN, ppv: P ? tp/(tp+fp) : NaN, f1: P ? 2*tp/(P+tp+fp) : NaN})
   })
+  if (!M) cuts.push({v: 0, sens: NaN, spec: NaN, ppv: NaN, f1: NaN})
   const low = clip(Math.min(cuts[cuts.length-1].v, saved ? logit(saved[k])-1 : 0), -13.8, 13), high = clip(Math.max(cuts[0].v, saved ? logit(saved[k])+1 : 0), low+1, 13.8)
-  return {cuts, P, low, high}
+  return {cuts, P, M, low, high}
 }
 const marks = [.5, .1, .9, .01, .99, .001, .999, 1e-4, .9999, 1e-5, .3, .7, .2, .8, .05, .95, .02, .98] // the more telling ones first
 function draw(k, box) {
   const c = curves(k), [W, H] = SIZE, at = v => (v-c.low)/(c.high-c.low)
   const none = text => `<p class="soft">${text}</p>`
   const roc = `<path class="axis" d="M0 ${H}L${W} 0" stroke-dasharray="3 3"/><path class="sens" d="${line([[0, 0], ...c.cuts.map(q => [1-q.spec, q.sens])], W, H)}"/><circle class="dot" r="5"/>`
-  const pr = `<path class="axis" d="M0 ${(1-c.P/N)*H}H${W}" stroke-dasharray="3 3"/><path class="ppv" d="${line(c.cuts.map(q => [q.sens, q.ppv]), W, H)}"/><circle class="dot" r="5"/>`
-  const half = c.P > 0 && c.P < N
-  $('.roc', box).innerHTML += half ? frame(W, H, roc, unit, '1 − specificity', 'sensitivity') : none('No ROC curve: '+(c.P ? 'every' : 'no')+' recording is labelled with it.')
+  const pr = `<path class="axis" d="M0 ${(1-c.P/c.M)*H}H${W}" stroke-dasharray="3 3"/><path class="ppv" d="${line(c.cuts.map(q => [q.sens, q.ppv]), W, H)}"/><circle class="dot" r="5"/>`
+  const half = c.P > 0 && c.P < c.M
+  $('.roc', box).innerHTML += half ? frame(W, H, roc, unit, '1 − specificity', 'sensitivity') : none('No ROC curve: '+(!c.M ? 'of no recording it is known, so no' : c.P ? 'every' : 'no')+' recording is labelled with it.')
   $('.pr', box).innerHTML += c.P ? frame(W, H, pr, unit, 'sensitivity', 'PPV') : none('No curve: no recording is labelled with it.')
   $('.reliability', box).innerHTML += frame(W, H, reliability(k, W, H), unit, 'probability given', 'share labelled with it')
   const [V, U] = WIDE, ticks = marks.reduce((kept, p) => { const x = at(logit(p)); return x < .02 || x > .98 || kept.some(([other]) => Math.abs(x-other) < .13) ? kept : [...kept, [x, p]] }, [])
-  const all = c.cuts[c.cuts.length-1], nobody = {v: c.cuts[0].v, sens: c.P ? 0 : NaN, spec: c.P < N ? 1 : NaN, ppv: NaN, f1: c.P ? 0 : NaN} // to both edges: everyone answered, nobody answered
+  const all = c.cuts[c.cuts.length-1], nobody = {v: c.cuts[0].v, sens: c.P ? 0 : NaN, spec: c.P < c.M ? 1 : NaN, ppv: NaN, f1: c.P ? 0 : NaN} // to both edges: everyone answered, nobody answered
   const whole = [{...nobody, v: c.high}, nobody, ...c.cuts, {...all, v: c.low}]
   const sweep = ['spec', 'ppv', 'sens', 'f1'].map(name => `<path class="${name}" d="${line(whole.map(q => [at(q.v), q[name]]), V, U)}"/>`).join('')+`<path class="at" d="M0 0V${U}"/>`
   $('.sweep .plot', box).innerHTML = frame(V, U, saved ? sweep : sweep.replace(/<path class="at".*/, ''), ticks, 'threshold', 'scores')
@@ -109,7 +113,7 @@ function draw(k, box) {
 }
 function reliability(k, W, H) {
   const n = new Float64Array(10), p = new Float64Array(10), t = new Float64Array(10)
-  for (let i = 0; i < N; i++) { const b = Math.min(prob[i*K+k]*10 | 0, 9); n[b]++; p[b] += prob[i*K+k]; t[b] += truth[i*K+k] }
+  for (const i of sure[k]) { const b = Math.min(prob[i*K+k]*10 | 0, 9); n[b]++; p[b] += prob[i*K+k]; t[b] += truth[i*K+k] }
   const dots = each(10, b => n[b] ? `<circle cx="${(p[b]/n[b]*W).toFixed(1)}" cy="${((1-t[b]/n[b])*H).toFixed(1)}" r="${(2+5*Math.sqrt(n[b]/N)).toFixed(1)}" fill="var(--spec)" fill-opacity=".75"><title>${n[b]} recordings: given ${show(p[b]/n[b])}, labelled with it ${show(t[b]/n[b])}</title></circle>` : '').join('')
   return `<path class="axis" d="M0 ${H}L${W} 0" stroke-dasharray="3 3"/><path class="spec" stroke-opacity=".5" d="${line(each(10, b => b).filter(b => n[b]).map(b => [p[b]/n[b], t[b]/n[b]]), W, H)}"/>${dots}`
 }
@@ -129,7 +133,7 @@ function names(k, S) {
   const box = $('details', boxes[k])
   if (!box.open) return
   const list = (want, text) => {
-    const rows = each(N, i => i).filter(i => truth[i*K+k] !== S.answer[i*K+k] && truth[i*K+k] === want).sort((a, b) => want ? prob[a*K+k]-prob[b*K+k] : prob[b*K+k]-prob[a*K+k])
+    const rows = sure[k].filter(i => truth[i*K+k] !== S.answer[i*K+k] && truth[i*K+k] === want).sort((a, b) => want ? prob[a*K+k]-prob[b*K+k] : prob[b*K+k]-prob[a*K+k])
     return `<div class="names"><span>${text}: ${rows.length || 'none'}</span>${rows.slice(0, 60).map(i => `<span><code>${escape(D.ids[i])}</code> ${show(prob[i*K+k])}</span>`).join('')}${rows.length > 60 ? `<span>… and ${rows.length-60} more</span>` : ''}</div>`
   }
   $('.who', box).innerHTML = list(1, 'Missed')+list(0, 'False')

@@ -44,12 +44,6 @@ def _join_smoothly(low, n, fs, rate=4):
     low = low.astype(np.float32)
     return low[:, i]*(1-f) + low[:, i+1]*f
 
-# %% ../../nbs/00c_artifact.ipynb #35b17f99
-def _unrest(rng, n, fs):
-    "Slow noise (9, n) in mV at the electrodes, of some µV, joined from 20 points per second."
-    size = .0062*np.exp(.45*rng.standard_normal())*np.exp(.3*rng.standard_normal((9, 1)))
-    return _join_smoothly(size*rng.standard_normal((9, int(n/fs*20)+4)), n, fs, 20)
-
 # %% ../../nbs/00c_artifact.ipynb #54121e29
 def _baseline_wander(rng, n, fs, size=None):
     "Baseline wander (9, n) in mV at the electrodes; `size` is its typical standard deviation in mV, drawn where None."
@@ -58,6 +52,13 @@ def _baseline_wander(rng, n, fs, size=None):
     walk, breath = _skin(rng, k), _breathing(rng, k)
     low = (.6*walk + .8*breath*rng.standard_normal((9, 1)))*np.exp(.4*rng.standard_normal((9, 1)))*size
     return _join_smoothly(low*np.r_[.55, .55, .55, 1.3*np.ones(6)][:, None], n, fs)
+
+# %% ../../nbs/00c_artifact.ipynb #35b17f99
+def _slow_noise(rng, n, fs):
+    "Baseline wander and unrest (9, n) in mV at the electrodes, joined from 20 points per second."
+    k = int(n/fs*20)+4
+    size = .0062*np.exp(.45*rng.standard_normal())*np.exp(.3*rng.standard_normal((9, 1)))
+    return _join_smoothly(_baseline_wander(rng, k, 20) + size*rng.standard_normal((9, k)), n, fs, 20)
 
 # %% ../../nbs/00c_artifact.ipynb #f1f6cc7c
 def _white(rng, n, fs, size):
@@ -259,6 +260,6 @@ def add_noise(
     if not level: return eight
     n, recorder = eight.shape[1], pick(rng, {name: share for name, (share, *_) in _RECORDERS.items()})
     muscle = _muscle(rng, n, fs)*np.float32(_RECORDERS[recorder][-1])
-    noise = _baseline_wander(rng, n, fs) + _unrest(rng, n, fs) + muscle + _motion(rng, n, fs)
+    noise = _slow_noise(rng, n, fs) + muscle + _motion(rng, n, fs)
     noisy = eight + np.float32(level)*(_WIRING@noise.astype(np.float32))
     return _recorder(rng, _loosen(rng, noisy, fs), fs, recorder)

@@ -93,8 +93,10 @@ def check_findings(
     labels:tuple, # class names
     findings:tuple, # keys of `FINDINGS`
 )->None:
-    "Raises ValueError for a finding that is not one of `FINDINGS`, or that can't stand beside a label."
+    "Raises ValueError for what is not one of `FINDINGS`, can't stand beside a label, or for two rhythms at once."
     for name in findings:
         if name not in FINDINGS: raise ValueError(f"'{name}' is not a finding: choose from {', '.join(FINDINGS)}")
         clash = [c for c in labels if c == 'Normal' or c in FINDINGS[name].never]
         if clash: raise ValueError(f"'{name}' can't stand beside {clash[0]}: leave one of them out")
+    rhythms = [name for name in findings if FINDINGS[name].part == 'rhythm']
+    if len(rhythms) > 1: raise ValueError(f"'{rhythms[0]}' and '{rhythms[1]}' are two rhythms: leave one of them out")
