@@ -95,8 +95,9 @@ def _describe(path):
 
 # %% ../nbs/12_cohort.ipynb #47e8d1eb
 def _table_row(row, path, root, reference, rules):
-    "All that the table says of one recording; what the label table says replaces what the file says."
-    row = row | reference.get(row['id'], {})
+    "All that the table says of one recording; a label table replaces what the file says, but for what is doubtful there."
+    told, doubtful = reference.get(row['id'], {}), [item for item in dx_items(row['dx']) if item.endswith('?')]
+    if told: row = row | told | {'dx': ','.join([told['dx'], *doubtful])}
     labels, unknown = rules.decode(row['dx'])
     below = path.relative_to(root).parts[:-1]
     source = below[0] if below else root.name

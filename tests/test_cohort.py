@@ -262,3 +262,10 @@ def test_the_first_label_of_cpsc2018_is_the_official_one(tmp_path):
     write_record(made_up('B0001', seed=1, labels=labels[::-1]), tmp_path)
     table = scan(tmp_path, progress=False).table.set_index('id')
     assert table.labels[name] == ';'.join(labels) and table.labels['B0001'] == ';'.join(labels[::-1])
+
+
+def test_a_label_table_leaves_doubtful_what_the_header_doubts(tmp_path):
+    write_record(made_up('A1', labels=('RBBB',), unknown=('STD',)), tmp_path)
+    (tmp_path/'REFERENCE.csv').write_text('Recording,First_label,Second_label,Third_label\nA1,2,,\n')
+    row = scan(tmp_path, progress=False).table.iloc[0]
+    assert (row.labels, row.unknown) == ('AF', 'STD')
