@@ -1,11 +1,10 @@
 """The shipped model, from simulated hearts to a folder in the package: `make pretrained`.
 
 Three networks of one kind learn from the same stream of simulated recordings, a fourth from what the three say together;
-three and one are then tuned on the real recordings under ECG_DATA in five folds, and the one on all data sets but each:
+this one is then tuned on the real recordings under ECG_DATA, in five folds, and on all data sets but each:
   simulated, three   no real recording
   simulated, one     the same, distilled
-  tuned, three       tuned on real and simulated recordings, mean of the weights before and after
-  tuned, one         the same of the distilled one: this one ships, tuned on every real recording
+  tuned, one         tuned on real and simulated recordings, mean of the weights before and after: the one that ships
 Thresholds and calibration come from the cross-validated predictions of the same recipe.
 
 Networks are kept in runs/pretrained and the stream in runs/stream, so that a run can be taken up again, or shared out:

@@ -27,8 +27,7 @@ EPOCHS, DISTIL = 30, 20 # passes of the three, and of the one that learns from t
 NETWORK = {'widths': (16, 32, 32), 'rates': (50, 25, 12.5), 'hidden': 96, 'layers': 2}
 ONE = 'distilled'
 SYSTEMS = { # name → networks that answer together, whether they are tuned on real recordings
-    'simulated, three': (SEEDS, False), 'simulated, one': ((ONE,), False),
-    'tuned, three': (SEEDS, True), 'tuned, one': ((ONE,), True)}
+    'simulated, three': (SEEDS, False), 'simulated, one': ((ONE,), False), 'tuned, one': ((ONE,), True)}
 
 
 def new_network(): return create_model('crnn', n_classes=len(CLASSES), fs=100, **NETWORK)
