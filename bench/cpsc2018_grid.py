@@ -43,7 +43,7 @@ from shipped.stream import stream
 
 PRETRAINING, COUNTS = ('none', 'simulated', 'shipped-recipe'), (100, 300, 1000, None)
 KEPT = ('macro_auroc', 'macro_auprc', 'macro_f1', 'cpsc2018_f1', 'exact_match')
-BATCH, STEPS, LEARN = 32, 1500, {'none': 3e-3, 'simulated': 1e-3}  # steps that small sets get at least; largest rates
+BATCH, LEARN = 32, {'none': 3e-3, 'simulated': 1e-3}  # windows in a step; largest learning rates
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,9 @@ class Cell:
 
 class Grid:
     "The cells of a folder of recordings."
-    def __init__(self, store, out, cells, epochs=20, pretrained=30, stream=stream, plan=None):
+    def __init__(self, store, out, cells, epochs=20, pretrained=30, steps=1500, stream=stream, plan=None):
         self.store, self.out, self.cells, self.epochs, self.stream = store, out, cells, epochs, stream
-        self.plan = plan or Plan(epochs=pretrained)
+        self.steps, self.plan = steps, plan or Plan(epochs=pretrained)
         self.folds = store.index.fold.to_numpy()
         self.k = int(self.folds.max())+1
         self.windows = np.ceil(store.index.n_samples/1000).mean()  # of a recording
@@ -76,7 +76,7 @@ class Grid:
         path = fit.path(self.plan.runs)
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f'{path}.lock'):  # a process that wants the same network waits for it
-            return train(fit, self.stream, Held.of(simulated_store(200, 700_000)), self.plan)[0]
+            return train(fit, self.stream, Held.of(simulated_store(min(200, self.plan.held), 700_000)), self.plan)[0]
 
     def rows(self, train_rows, count, seed, fold):
         "Recordings that train; a count's choice is part of the next larger one."
@@ -84,7 +84,7 @@ class Grid:
 
     def epochs_of(self, count):
         "Passes over so many recordings."
-        return max(self.epochs, math.ceil(STEPS*BATCH/(count*self.windows)))
+        return max(self.epochs, math.ceil(self.steps*BATCH/(count*self.windows)))
 
     def learned(self, cell, rows, valid):
         "The trained network of one fold."
@@ -116,7 +116,8 @@ class Grid:
         "The cell's folds, each in its turn the one that reports; finished ones are read."
         index = self.store.index
         first = first_labels(cpsc2018_label_order(index.id, index.labels))
-        about = {'data': self.store.meta['fingerprint'], 'epochs': self.epochs, 'pretrained': self.plan.epochs, **vars(cell)}
+        about = {'data': self.store.meta['fingerprint'], 'epochs': self.epochs, 'steps': self.steps,
+                 'pretrained': self.plan.epochs, **vars(cell)}
         return cross_validate(partial(self.fit_predict, cell), index.id, multi_hot(index.labels), self.folds, first,
                               index.mark, seeds=(cell.seed,), calibrate='choose', folder=self.out/cell.name,
                               provenance=about)
@@ -233,7 +234,8 @@ def write_tables(grid, out, others, n_boot=500):
         with whole_file(out/f'{name}.csv') as f: table.to_csv(f, index=False, float_format='%.5g')
         print(f'\n{name}\n{table.round(3).to_string(index=False)}', flush=True)
 
-def run(data, out, pretraining, networks, counts, seeds, k, epochs, pretrained, others, part, only_cost, **made):
+def run(data, out, pretraining, networks, counts, seeds, k, epochs, pretrained, steps, others, part,
+        only_cost, n_boot=500, **made):
     "The grid of a folder, from the scan to the tables; raises ECGError where the folder can't be used."
     warnings.simplefilter('ignore', UndefinedScore)
     out = Path(out)
@@ -242,7 +244,7 @@ def run(data, out, pretraining, networks, counts, seeds, k, epochs, pretrained, 
     store = build_store(held, out/'store', Preparation())
     folds = store.index.fold.nunique()
     cells = make_cells(pretraining, networks, counts, seeds, len(store)*(folds-2)//folds)
-    grid = Grid(store, out/'grid', cells, epochs, pretrained, **made)
+    grid = Grid(store, out/'grid', cells, epochs, pretrained, steps, **made)
     table, before = cost(grid)
     print(table.round(3).to_string())
     print(f'processor hours in all: {table.hours.sum():.2f}, left: {table.left.sum():.2f}; pretraining left: {before:.2f}',
@@ -250,7 +252,7 @@ def run(data, out, pretraining, networks, counts, seeds, k, epochs, pretrained, 
     if only_cost: return
     here, of = map(int, part.split('/'))
     for cell in cells[here::of]: grid.cross_validated(cell)
-    write_tables(grid, out, others)
+    write_tables(grid, out, others, n_boot)
 
 def numbers(text): return [None if c == 'all' else int(c) for c in text.split(',')]
 
@@ -265,6 +267,7 @@ def main(
     k:int=10, # folds; fewer merge committed ones
     epochs:int=20, # passes over the training recordings, at least
     pretrained:int=30, # passes of pretraining, 4,096 simulated recordings each
+    steps:int=1500, # training steps at least, for small sets
     others:str='', # other folders to score, with commas between
     part:str='0/1', # which share of the cells
     cost:int=0, # 1: say what it costs, and stop
@@ -275,5 +278,5 @@ def main(
     try:
         if not data: raise ECGError('no folder of recordings: make cpsc2018-grid DATA=DIR')
         run(data, out, pretraining.split(','), networks.split(';'), numbers(counts), seeds, k, epochs, pretrained,
-            [f for f in others.split(',') if f], part, bool(cost))
+            steps, [f for f in others.split(',') if f], part, bool(cost))
     except ECGError as e: raise SystemExit(f'error: {e}')

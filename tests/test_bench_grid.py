@@ -30,18 +30,18 @@ def folder(tmp_path_factory):
 
 @pytest.mark.filterwarnings('ignore')
 def test_the_grid_of_a_simulated_set(folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(bench, 'STEPS', 2)
     monkeypatch.setattr(bench, 'finetune', partial(bench.finetune, simulated=16, epochs=1))
     stores = simulated_store(32, 1)
-    made = {'stream': lambda epoch: stores, 'plan': Plan(epochs=1, n=32, batch=16, runs=tmp_path/'study')}
-    asked = folder, tmp_path, bench.PRETRAINING, ['lead'], [10, 1000, None], 2, 3, 1, 1, [str(folder)], '0/1'
+    made = {'stream': lambda epoch: stores, 'n_boot': 20,
+            'plan': Plan(epochs=1, n=32, held=20, batch=16, runs=tmp_path/'study')}
+    asked = folder, tmp_path, bench.PRETRAINING, ['lead'], [10, 1000], 2, 3, 1, 1, 2, [str(folder)], '0/1'
     bench.run(*asked, True, **made)
     assert 'left: 0.00' in capsys.readouterr().out and not (tmp_path/'grid').exists()
     bench.run(*asked, False, **made)
     scores, gains = pd.read_csv(tmp_path/'grid.csv'), pd.read_csv(tmp_path/'grid_gains.csv')
-    assert set(scores.recordings) == {'10', 'all'} and (scores.seeds == 2).all() and (scores.low <= scores.high).all()
+    assert set(scores.recordings) == {10} and (scores.seeds == 2).all() and (scores.low <= scores.high).all()
     assert set(gains.pretraining) == {'simulated', 'shipped-recipe'}
-    assert len(pd.read_csv(tmp_path/'grid_others.csv')) == 12
+    assert len(pd.read_csv(tmp_path/'grid_others.csv')) == 6
     # finished folds are not trained again, one that is missing is
     (tmp_path/'grid'/'none-lead-10-0'/'fold-1.parquet').unlink()
     learned, trained = bench.Grid.learned, []
