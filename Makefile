@@ -4,7 +4,7 @@ BIN := .venv/bin
 DEMO := runs/demo
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup demo test sync notebooks pytest house lab docs pretrained cpsc2018 release clean
+.PHONY: setup demo test sync notebooks pytest house lab docs pretrained cpsc2018 cpsc2018-grid baselines study release clean
 
 setup: .venv/ready
 
@@ -55,6 +55,17 @@ pretrained: setup
 # The published protocol on the 6,877 recordings of CPSC2018 in $(DATA): ten committed folds, every score beside the published rows; tables in runs/cpsc2018. A finished fold is not trained again.
 cpsc2018: setup
 	python bench/cpsc2018.py --data "$(DATA)" $(OPTIONS)
+
+# What pretraining brings on the same folds, for 100, 300, 1,000 and all training recordings; says what it costs first.
+cpsc2018-grid: setup
+	OMP_NUM_THREADS=1 python bench/cpsc2018_grid.py --data "$(DATA)" $(OPTIONS)
+
+# What is reached without the package's training, and which network is best: both go on from what runs/ holds.
+baselines: setup
+	OMP_NUM_THREADS=1 python bench/baselines.py --data "$(ECG_DATA)" $(OPTIONS)
+
+study: setup
+	OMP_NUM_THREADS=1 python bench/study.py --data "$(ECG_DATA)" $(OPTIONS)
 
 release: setup
 	python site/release.py

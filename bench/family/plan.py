@@ -2,7 +2,7 @@
 
 The peers are written out here from their papers, because tsai needs another environment: InceptionTime (Ismail Fawaz et
 al. 2020, six modules of 32 filters), resnet1d (Wang et al. 2017, three blocks), LSTM 2x256. They read a missing sample
-as 0.
+as 0, and train in bfloat16 where the package's networks do.
 """
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ecg_nbdev.core import CLASSES
-from ecg_nbdev.models import create_model
+from ecg_nbdev.models import _has_bf16, create_model
 
 RUNS, RESULTS = Path('runs/study'), Path(__file__).resolve().parents[1]/'results'
 
@@ -44,11 +44,13 @@ class Mean(nn.Module):
     def forward(self, x): return x.mean(-1)
 
 class Filled(nn.Module):
-    "A network that reads a missing sample as 0."
+    "A network that reads a missing sample as 0; it trains in bfloat16 where the family does."
     def __init__(self, model):
         super().__init__()
         self.model = model
-    def forward(self, x): return self.model(x.nan_to_num(0.))
+    def forward(self, x):
+        with torch.autocast('cpu', torch.bfloat16, enabled=self.training and _has_bf16()):
+            return self.model(x.nan_to_num(0.)).float()
 
 def inception_time(n=128):
     def three(n_in): return nn.Sequential(Inception(n_in), nn.ReLU(), Inception(n), nn.ReLU(), Inception(n))

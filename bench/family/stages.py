@@ -135,7 +135,7 @@ class Stages:
 
 # ---- what it costs
 
-def step_seconds(network, store, plan, repeats=3):
+def step_seconds(network, store, plan, repeats=2):
     "Processor seconds of a training step, the median of some; parameters."
     model, optimizer = Fit(network, 1e-3, 0, 1).new()
     rows, took = np.arange(plan.batch) % len(store), []
@@ -151,6 +151,7 @@ def cost(plan, store):
     rows, steps = [], plan.n//plan.batch
     for network in plan.networks:
         second, parameters = step_seconds(network, store, plan)
+        print(f'{network}: {second:.2f} s a step of {plan.batch} windows', flush=True)
         epoch = steps*second/3600
         search = len(plan.rates)*plan.search*epoch
         kept = sum(len(read_log(p)) for p in fits_of(plan, network))
