@@ -134,17 +134,16 @@ def macro_auroc(
     known:np.ndarray|None=None, # (n, K) bool, where the truth is known; everywhere where not given
 )->float:
     "Mean AUROC of the classes that have positives and negatives; warns about the others."
-    if known is None: return class_mean(auroc(truth, prob), 'AUROC')
-    columns = [(t[k, None], p[k, None]) for t, p, k in zip(truth.T, prob.T, known.T)]
-    return class_mean([auroc(t, p)[0] for t, p in columns], 'AUROC')
+    return class_mean(auroc(truth, prob, known=known), 'AUROC')
 
 # %% ../nbs/50_metrics.ipynb #24c21f67
 def macro_auprc(
     truth:np.ndarray, # (n, K) bool
     prob:np.ndarray, # (n, K)
+    known:np.ndarray|None=None, # (n, K) bool, where the truth is known; everywhere where not given
 )->float:
     "Mean average precision of the classes that have positives; warns about the others."
-    return class_mean(auprc(truth, prob), 'AUPRC')
+    return class_mean(auprc(truth, prob, known=known), 'AUPRC')
 
 # %% ../nbs/50_metrics.ipynb #77983402
 def label_ranking(

@@ -227,7 +227,7 @@ def _comment_lines(record):
 # %% ../nbs/10_records.ipynb #8177ffe4
 def _to_units(record, header):
     "(n, 12) int16, 1000 per mV; raises `RecordError` where the signal does not fit."
-    units = np.rint(record.signal.T.astype(np.float64)*1000)
+    units = np.rint(np.float32(record.signal.T)*np.float32(1000)) # rounded as marks and stores round
     if np.nanmax(np.abs(units), initial=0) > 32767:
         reach = f'{np.nanmax(np.abs(record.signal)):.1f} mV'
         raise RecordError(header, f'the signal reaches {reach} and int16 at 1 uV ends at 32.767 mV: check its units')

@@ -26,7 +26,7 @@ class WatchedScore(RecordMetric):
         super().__init__(self._score, f'watched_{score}', how)
         self.score, self.rule = score, rule
 
-    def _score(self, truth, prob):
+    def _score(self, truth, prob, known=None): # of what is known, the predictions tell themselves
         preds = loader_predictions(prob, self.data, self.dls.classes)
         return evaluate(preds, fit_thresholds(preds, self.rule), 'valid')[self.score]
 

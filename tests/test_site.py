@@ -144,6 +144,15 @@ def test_readme_links_exist():
     links = re.findall(r'\]\(([^)\s#]+)', text) + re.findall(r'(?:src|href)="([^"#]+)', text)
     assert links and [l for l in links if not urlsplit(l).scheme and not (ROOT/unquote(l)).exists()] == []
 
+def test_readme_and_model_card_give_the_shipped_model_the_same_figures():
+    folder = ROOT/'ecg_nbdev/data/pretrained'
+    metrics = json.loads((folder/'config.json').read_text(encoding='utf-8'))['about']['metrics']
+    rows = re.findall(r'^\| (\w+) \|(?:.*\|)? (\d\.\d{3}) \(.*?\) \|$', (ROOT/'README.md').read_text(encoding='utf-8'), re.M)
+    assert {'macro_auroc', 'macro_f1', 'exact_match'} <= {score for score, _ in rows}
+    assert {score: value for score, value in rows} == {score: f'{metrics[score]:.3f}' for score, _ in rows}
+    card = (folder/'MODEL_CARD.md').read_text(encoding='utf-8')
+    assert not [score for score, value in rows if not re.search(rf'^\| {score} \| {value} ', card, re.M)]
+
 def test_the_license_is_whole():
     text = (ROOT/'LICENSE').read_text(encoding='utf-8')
     assert 'Apache License' in text and 'END OF TERMS AND CONDITIONS' in text
