@@ -151,7 +151,7 @@ def test_readme_and_model_card_give_the_shipped_model_the_same_figures():
     assert {'macro_auroc', 'macro_f1', 'exact_match'} <= {score for score, _ in rows}
     assert {score: value for score, value in rows} == {score: f'{metrics[score]:.3f}' for score, _ in rows}
     card = (folder/'MODEL_CARD.md').read_text(encoding='utf-8')
-    assert not [score for score, value in rows if not re.search(rf'^\| {score} \| {value} ', card, re.M)]
+    assert not [score for score, value in rows if not re.search(rf'^\| all data sets pooled \| \d+ \| {score} \| {value} ', card, re.M)]
 
 def test_the_license_is_whole():
     text = (ROOT/'LICENSE').read_text(encoding='utf-8')

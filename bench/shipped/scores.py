@@ -39,7 +39,7 @@ def nested(preds, folds, calibrate=True):
             calibration = fit_calibration(others)
             prob[here], others = calibration.apply(prob[here]), calibration(others)
         answer[here] = fit_thresholds(others).decode(prob[here])
-    return replace(preds, prob=prob, answer=answer)
+    return replace(preds, prob=prob, answer=answer, fold=folds) # probabilities of two folds have curves of their own
 
 def sources_of(preds): return {name: name.split('/')[0] for name in preds.ids}
 
