@@ -42,8 +42,12 @@ def counts_by_threshold(
     return p[last], np.cumsum(w*t, -1)[..., last], np.cumsum(w*~t, -1)[..., last]
 
 # %% ../nbs/50_metrics.ipynb #b45ba3f1
-def ratio(a, b, undefined=0.):
-    "a/b; `undefined` where b is 0."
+def ratio(
+    a, # (…)
+    b, # (…)
+    undefined:float=0., # where b is 0
+)->np.ndarray: # (…)
+    "a/b, element by element."
     return np.divide(a, b, out=np.full(np.broadcast(a, b).shape, undefined), where=np.asarray(b) > 0)
 
 def _roc_area(tp, fp):
