@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
-from ecg_nbdev.augment import AUGMENTS, Augment, crop, drop_leads, mixup, noise, scale, wander, warp_time
+from ecg_nbdev.augment import AUGMENTS, Augment, crop, drop_leads, mixup, noise, scale, wander, warp_time, wrong_gain
 
 def batch(windows=5, n=300, seed=0):
     "Windows of noise, of which some are short and some lack leads."
@@ -18,14 +18,14 @@ def seeded(seed=0): return torch.Generator().manual_seed(seed)
 
 def same(a, b): return torch.equal(a.isnan(), b.isnan()) and torch.equal(a.nan_to_num(0.), b.nan_to_num(0.))
 
-RECIPE = {'crop': {'size': 200}, 'warp_time': {}, 'scale': {}, 'noise': {'share': .5}, 'wander': {'fs': 100},
+RECIPE = {'crop': {'size': 200}, 'warp_time': {}, 'scale': {}, 'wrong_gain': {'share': .3}, 'noise': {'share': .5}, 'wander': {'fs': 100},
           'drop_leads': {'p': .3}, 'mixup': {}}
 
 def test_import_is_light():
     code = "import sys, ecg_nbdev.augment; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, '-c', code]).returncode == 0
 
-@pytest.mark.parametrize('change', [scale, noise, lambda x, generator: wander(x, 100, generator=generator)])
+@pytest.mark.parametrize('change', [scale, wrong_gain, noise, lambda x, generator: wander(x, 100, generator=generator)])
 def test_holes_stay(change):
     x = batch()
     before = x.clone()
