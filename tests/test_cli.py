@@ -269,7 +269,7 @@ def test_training_goes_on_from_the_shipped_model(tmp_path):
     done = run('ecg-train', '--data-path', tmp_path/'data', '--pretrain', 'shipped', '--epochs', 1,
                '--out', tmp_path/'model')
     config = json.loads((tmp_path/'model'/'config.json').read_text())
-    assert config['model']['arch'] == 'ensemble' and config['about']['pretrain'] == 'shipped'
+    assert config['model']['arch'] == 'crnn' and config['about']['pretrain'] == 'shipped'
     assert 'macro AUROC' in done.stdout
     answers = json.loads(run('ecg-predict', tmp_path/'data'/'S00001.hea', '--model', tmp_path/'model').stdout)
     assert set(answers[0]['probabilities']) == set(CLASSES)
