@@ -15,12 +15,13 @@ Start it in several processes at once: each takes fits that no other works on. A
 and goes on from there. Tables: networks_*.csv in bench/results. The parts are in bench/family.
 """
 import argparse
+from pathlib import Path
 
 import torch
 
 from baselines import Real
 from ecg_nbdev.blocks import keep_memory
-from family.plan import NETWORKS, Plan
+from family.plan import NETWORKS, RESULTS, RUNS, Plan
 from family.stages import Stages, cost
 from family.tables import write_tables
 from real import data_folder
@@ -38,6 +39,7 @@ def options():
     parser.add_argument('--rates', type=float, nargs='+', default=plan.rates)
     parser.add_argument('--seeds', type=int, default=len(plan.seeds))
     parser.add_argument('--n', type=int, default=plan.n, help='recordings of each store that are used')
+    parser.add_argument('--out', type=Path, default=RESULTS, help='folder of the tables')
     parser.add_argument('--cost', action='store_true', help='say what it costs, and train nothing')
     parser.add_argument('--tables', action='store_true', help='train nothing')
     return parser.parse_args()
@@ -46,7 +48,9 @@ def main():
     args = options()
     torch.set_num_threads(1)
     keep_memory()
-    plan = Plan(tuple(args.networks), tuple(range(args.seeds)), tuple(args.rates), args.epochs, args.search, args.n)
+    runs = RUNS if args.n == Plan.n else RUNS/f'n-{args.n}'  # fits on smaller stores are others
+    plan = Plan(tuple(args.networks), tuple(range(args.seeds)), tuple(args.rates), args.epochs, args.search, args.n,
+                runs=runs)
     table = None
     if not args.tables:
         table = cost(plan, stream(0))
@@ -56,6 +60,6 @@ def main():
         if args.cost: return
     stages = Stages(plan, stream, Real(data_folder(args.data)))
     if not args.tables: stages.run()
-    write_tables(stages, table)
+    write_tables(stages, table, args.out)
 
 if __name__ == '__main__': main()
