@@ -2,6 +2,8 @@
 
 Several windows per recording, both approaches, interrupted training, and no effect on what is trained."""
 import matplotlib
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -22,7 +24,9 @@ pytestmark = pytest.mark.filterwarnings('ignore::ecg_nbdev.metrics.UndefinedScor
 
 
 @pytest.fixture(scope='module')
-def store(): return MemoryStore(simulate_cohort(60, seed=3), prepare=Preparation(fs=100))
+def store():
+    "Recordings whose labels are all known."
+    return MemoryStore((replace(r, unknown=()) for r in simulate_cohort(60, seed=3)), prepare=Preparation(fs=100))
 
 def loaders(store, approach='thresholds', seconds=5, jitter=0.):
     split = np.where(np.arange(len(store)) % 3 == 0, 'valid', 'train')
