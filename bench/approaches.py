@@ -30,7 +30,7 @@ from ecg_nbdev.calibration import fit_calibration
 from ecg_nbdev.cohort import cpsc2018_folds, make_folds
 from ecg_nbdev.decoding import fit_decoder
 from ecg_nbdev.evaluation import SCORES, bootstrap, corrected_t_test, drawn_scores
-from ecg_nbdev.labels import LabelSets, first_labels, multi_hot, read_reference
+from ecg_nbdev.labels import LabelSets, first_labels, label_states, multi_hot, read_reference
 from ecg_nbdev.predictions import Predictions, pool_predictions
 from ecg_nbdev.protocol import inner_splits
 from ecg_nbdev.signal import Preparation
@@ -118,10 +118,12 @@ def simulated_recordings(folder):
     return Labelled(x, multi_hot(labels), first_labels(labels), ids, cpsc2018_folds()[ids].to_numpy())
 
 def real_recordings(folder):
-    "The labelled real recordings, five folds."
+    "The labelled real recordings, five folds; not those with an unknown label, whose label set is not known."
     store = real_store(folder)
-    t = store.index
-    x, folds = features([store.signal(i) for i in range(len(t))]), make_folds(t, k=5)
+    truth, known = label_states(store.index)
+    rows = np.flatnonzero(truth.any(1) & known.all(1))
+    t = store.index.iloc[rows].reset_index(drop=True)
+    x, folds = features([store.signal(i) for i in rows]), make_folds(t, k=5)
     return Labelled(x, multi_hot(t.labels), first_labels(t.labels), whole_names(t), folds)
 
 

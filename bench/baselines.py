@@ -209,7 +209,8 @@ def random_encoders(real):
 
 # ---- networks that see real recordings only
 
-def fit_path(real, fold, inner, lr, epochs): return RUNS/'network'/real.mark()/f'{fold}-{"inner" if inner else "outer"}-{lr:g}-{epochs}.npz'
+def fit_path(real, fold, inner, lr, epochs):
+    return RUNS/'network'/real.mark()/f'{fold}-{"inner" if inner else "outer"}-{lr:g}-{epochs}.npz'
 
 def train_network(real, rows, asked, lr, epochs, seed):
     "Probabilities of the rows asked for, by a network that has learned from `rows` alone."
@@ -245,7 +246,8 @@ def epoch_seconds(real, rows):
 def network_cost(real):
     "Print what is still to be trained."
     second = epoch_seconds(real, np.flatnonzero(real.folds != 0))
-    fits = [(f, lr, e) for f, lr, e in product(range(FOLDS), RATES, EPOCHS) if not fit_path(real, f, True, lr, e).exists()]
+    cases = product(range(FOLDS), RATES, EPOCHS)
+    fits = [(f, lr, e) for f, lr, e in cases if not fit_path(real, f, True, lr, e).exists()]
     left = sum(e for *_, e in fits)*(FOLDS-2)/(FOLDS-1)+FOLDS*max(EPOCHS)
     print(f'network: {second:.1f} s an epoch; {len(fits)} inner fits and at most {FOLDS} outer ones are left: '
           f'at most {left*second/3600:.2f} processor hours', flush=True)

@@ -4,7 +4,8 @@ Cells: {none, simulated, shipped-recipe} × network × {100, 300, 1000, all} tra
 folds: one reports, the next one chooses epoch, calibration and thresholds, of the others so many recordings train.
   none             from new weights; the choosing fold picks the best epoch, small sets get more epochs
   simulated        the same with weights that have learned from the stream of simulated recordings
-  shipped-recipe   simulated ones mixed with the real ones, last weights averaged with those before, as the model that ships
+  shipped-recipe   simulated ones mixed with the real ones, last weights averaged with those before, as the model that
+                   ships (which is distilled from three before)
 A smaller set of recordings is part of the next larger one. Each fold of a cell is kept with its network, in
 runs/cpsc2018/grid. `--part 0/2` takes every second cell, beside a process with 1/2. Other folders (`--others`, such as
 Georgia, PTB-XL, Chapman and Ningbo) are scored by the networks of all folds, unknown entries left out. What it costs is
@@ -155,7 +156,8 @@ def cost(grid):
         seen = 3*(3*n*grid.windows+2048) if c.pretraining == 'shipped-recipe' else grid.epochs_of(n)*n*grid.windows
         hours = seen*second[c.network]/3600
         rows.append({**vars(c), 'hours': hours*grid.k, 'left': hours*(grid.k-grid.finished(c))})
-    table = pd.DataFrame(rows).fillna({'count': mean}).groupby(['network', 'pretraining', 'count'])[['hours', 'left']].sum()
+    table = pd.DataFrame(rows).fillna({'count': mean})
+    table = table.groupby(['network', 'pretraining', 'count'])[['hours', 'left']].sum()
     asked = {(c.network, c.seed) for c in grid.cells if c.pretraining != 'none'}
     before = sum((grid.plan.epochs-Fit(n, 3e-3, s, grid.plan.epochs).done(grid.plan.runs))*grid.plan.n*second[n]
                  for n, s in asked)/3600
@@ -203,7 +205,7 @@ def other_store(folder, out):
     return build_store(table[label_states(table)[1].any(1)], out, Preparation())
 
 def other_scores(grid, folders, n_boot=500):
-    "Macro AUROC of each finished cell on other data sets: mean over the networks of its folds; unknown entries are left out."
+    "Macro AUROC of each finished cell on other data sets, mean over the networks of its folds; unknown entries left out."
     rows = []
     for folder in folders:
         name = Path(folder).name
@@ -247,8 +249,8 @@ def run(data, out, pretraining, networks, counts, seeds, k, epochs, pretrained, 
     grid = Grid(store, out/'grid', cells, epochs, pretrained, steps, **made)
     table, before = cost(grid)
     print(table.round(3).to_string())
-    print(f'processor hours in all: {table.hours.sum():.2f}, left: {table.left.sum():.2f}; pretraining left: {before:.2f}',
-          flush=True)
+    print(f'processor hours in all: {table.hours.sum():.2f}, left: {table.left.sum():.2f}; '
+          f'pretraining left: {before:.2f}', flush=True)
     if only_cost: return
     here, of = map(int, part.split('/'))
     for cell in cells[here::of]: grid.cross_validated(cell)

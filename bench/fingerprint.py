@@ -92,7 +92,8 @@ def main():
     with whole_file(OUT/'fingerprint.csv') as f: table.round(5).to_csv(f, index=False)
     print(table.round(4).to_string(index=False))
     mistaken = np.argwhere(np.triu((np.maximum(found, found.T) >= ALIKE) & ~twins, 1))
-    for i, j in mistaken: print(source[i], records[i].id, source[j], records[j].id, f'{max(found[i, j], found[j, i]):.3f}')
+    for i, j in mistaken:
+        print(source[i], records[i].id, source[j], records[j].id, f'{max(found[i, j], found[j, i]):.3f}')
 
 
 if __name__ == '__main__': main()

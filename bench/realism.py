@@ -17,9 +17,8 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 from ecg_nbdev.core import CLASSES, LEADS
-from ecg_nbdev.records import read_record
 from ecg_nbdev.sim.synth import simulate
-from real import SOURCES, data_folder, labelled
+from real import data_folder, read_row, real_table
 
 OUT, FS = Path(__file__).parent/'results'/'realism.csv', 500
 BEFORE, AFTER = 200, 275 # samples around an R peak
@@ -104,12 +103,13 @@ def measure(record):
 def real_recordings(root):
     """Every labelled recording of the data sets at 500 Hz, with its source.
 
-    The headers with codes in `ptbxl-own` say 200 units per mV, but their samples are microvolts: as they stand, R in V5
-    is 5.9 mV in the median. They are divided by five here."""
-    for name in (*SOURCES, 'ptbxl-own'):
-        for row in labelled(root, name).itertuples():
-            r = read_record(row.path, missing='nan', fs=FS)
-            yield name, replace(r, signal=r.signal/5) if name == 'ptbxl-own' else r
+    The headers with codes in `ptbxl-own` (HR….hea) say 200 units per mV, but their samples are microvolts: as they
+    stand, R in V5 is 5.9 mV in the median. They are divided by five here."""
+    table = real_table(root)
+    for row in table[table.labels != ''].itertuples():
+        r = read_row(row, FS)
+        wrong = row.source == 'ptbxl-own' and r.id.startswith('HR')
+        yield row.source, replace(r, signal=r.signal/5) if wrong else r
 
 def likeness(real, seed):
     "A simulated recording with the labels, age and sex of a real one."

@@ -30,7 +30,6 @@ from .parallel import with_bar
 from .predictions import Predictions
 from .records import read_record
 from .signal import Preparation
-from .store import record_keys
 from .thresholds import Thresholds
 from .windows import cut_windows, plan_windows, stitch
 
@@ -161,7 +160,7 @@ class _StoreSignals:
                               'build one with the preparation of the model')
         self.store, self.table, self.seen = store, store.index, seen
         self.rows, self.known, self.failed = np.arange(len(store)), [], []
-        self.keys = record_keys(store, self.rows)
+        self.keys = store.index.mark.tolist()
 
     def __iter__(self):
         for i, key in enumerate(self.keys):

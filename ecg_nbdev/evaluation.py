@@ -150,7 +150,7 @@ def _all_scores(part, one, weights):
 def _per_class(part, thresholds):
     "What each class scores, (K rows): areas, F1, Brier score, calibration and its floor, unknown labels, threshold."
     known = _known(part)
-    pairs = [(t[k], p[k]) for t, p, k in zip(part.truth.T, part.prob.T, part.known.T)]
+    pairs = part.columns()
     table = class_table(part.truth, part.answer, part.prob, part.classes, part.fold, known)
     table['unknown'] = (~part.known).sum(0)
     table['brier'] = brier(part.truth, part.prob, known)

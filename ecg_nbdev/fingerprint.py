@@ -120,3 +120,11 @@ class Seen:
         if mark in self.marks: return 'identical'
         if not len(self.prints): return ''
         return 'alike' if self.prints.correlations(beat_trace(signal, fs)).max() >= ALIKE else ''
+
+# %% ../nbs/12b_fingerprint.ipynb #5696db81
+def seen_of(
+    store, # any store: its index has the column `mark`
+    rows, # rows of its index
+)->dict: # mark → fingerprint
+    "What a model that was trained on some recordings of a store remembers of them."
+    return {mark: fingerprint(store.signal(i), store.fs) for i, mark in zip(rows, store.index.mark.iloc[rows])}

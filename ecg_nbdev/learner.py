@@ -26,7 +26,6 @@ from .losses import create_loss
 from .metrics import UndefinedScore, macro_auroc
 from .models import create_model
 from .predictions import Predictions
-from .store import record_keys
 from .windows import stitch
 
 # %% ../nbs/51_learner.ipynb #8d67bb7a
@@ -79,7 +78,7 @@ def loader_predictions(
     "What was said of the recordings of a loader, with their labels."
     index, (truth, known) = data.store.index.iloc[data.rows], record_states(data, classes)
     return Predictions(index['id'], prob, truth, role, classes, first_labels(index.labels, classes),
-                       key=record_keys(data.store, data.rows), known=known)
+                       key=index.mark, known=known)
 
 # %% ../nbs/51_learner.ipynb #a21a4737
 def seed_everything(

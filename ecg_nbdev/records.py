@@ -211,11 +211,12 @@ def _signal_lines(record, units):
             for first, checksum, lead in zip(units[0], checksums, LEADS)]
 
 def _dx_text(record):
-    "Codes of the labels, with a question mark those of unknown classes; 'none' where there is neither."
+    "Codes of the labels, with a question mark those of unknown classes, such that the label rules read the same again."
     if not record.labels and set(record.unknown) >= set(CLASSES): return ''
     codes = [str(SNOMED.get(label, label)) for label in record.labels]
-    codes += [f'{SNOMED.get(name, name)}?' for name in record.unknown]
-    return ','.join(codes) or 'none'
+    if record.labels == ('Normal',) and record.unknown: codes = ['NORM'] # normal whatever else is in doubt
+    if not codes and 'Normal' not in record.unknown: codes = ['none']
+    return ','.join([*codes, *(f'{SNOMED.get(name, name)}?' for name in record.unknown)])
 
 def _comment_lines(record):
     "The header's comments: what is known of the patient."

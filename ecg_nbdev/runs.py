@@ -21,7 +21,7 @@ from .core import CLASSES, LEADS, CohortError, ECGError, whole_file
 from .data import ecg_dls
 from .decoding import fit_decoder
 from .evaluation import Evaluation, evaluate
-from .fingerprint import Seen
+from .fingerprint import Seen, seen_of
 from .labels import label_states
 from .learner import ecg_learner, train_learner
 from .metrics import UndefinedScore
@@ -32,7 +32,7 @@ from .records import read_record, write_record
 from .report import write_report
 from .signal import Preparation
 from .sim.synth import cohort_record
-from .store import build_store, seen_of
+from .store import build_store
 from .thresholds import apply_thresholds, fit_thresholds, threshold_rule
 
 # %% ../nbs/83_runs.ipynb #845e0581

@@ -21,7 +21,6 @@ from filelock import FileLock, Timeout
 from .core import LEADS, RecordError, StoreError, whole_file
 from .records import read_record
 from .parallel import in_order, with_bar
-from .fingerprint import fingerprint
 from .marks import sample_mark
 from .units import to_millivolts, to_units
 
@@ -188,22 +187,6 @@ def verify(self:Store)->int:
     if not bad: return len(self)
     names = ', '.join(bad[:5])+(', …' if bad[5:] else '')
     raise StoreError(f'{self.path}: {len(bad)} of {len(self)} recordings are damaged ({names}): {_MEND}')
-
-# %% ../nbs/13_store.ipynb #6fd58e3d
-def record_keys(
-    store, # any store
-    rows, # rows of its index
-)->list: # marks of the recordings as they were read
-    "What tells recordings apart, whichever store holds them, however it has prepared them."
-    return store.index.mark.iloc[rows].tolist()
-
-# %% ../nbs/13_store.ipynb #3511e6d8
-def seen_of(
-    store, # any store
-    rows, # rows of its index
-)->dict: # mark → fingerprint
-    "What a model that was trained on some recordings of a store remembers of them."
-    return {key: fingerprint(store.signal(i), store.fs) for i, key in zip(rows, record_keys(store, rows))}
 
 # %% ../nbs/13_store.ipynb #c4c52ff2
 def _pack(path, prepare):

@@ -255,8 +255,7 @@ def _mean_goodness(rules, known):
     Entries that are not `known` (n, K) count in none."""
     rules = [threshold_rule(r) for r in rules]
     def goodness(truth, answer):
-        tp, fp, fn, tn = counts(truth, answer & known)
-        cells = zip(rules, tp, fp, fn, tn-(~known).sum(0))
+        cells = zip(rules, *counts(truth, answer, known=known))
         return np.mean([float(rule(tp, fp, fn, tn)) for rule, tp, fp, fn, tn in cells if tp+fn] or [0.])
     return goodness
 

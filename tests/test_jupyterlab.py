@@ -12,7 +12,8 @@ SLIDER = ("import json; from ecg_nbdev.widget import _shown\n"
     "print('chosen', json.dumps(chosen.thresholds.values.tolist()))\n"
     "print('shown', ''.join(_shown(chosen.evaluation, chosen.k)))")
 QUICKSTART = ("print('intervals', evaluation.intervals.round(2).to_html())\n"
-    "print('epochs', len(log), 'recordings', len(scored), 'saved', (work/'model/model.safetensors').stat().st_size)")
+    "print('epochs', len(log), 'recordings', len(scored), 'of', (split == 'test').sum(), 'saved', "
+    "(work/'model/model.safetensors').stat().st_size)")
 LAST = { # notebook → the cell that is added at its end and prints what Python holds
     'nbs/71a_widget.ipynb': SLIDER, 'nbs/tutorials/threshold_selection.ipynb': SLIDER,
     'nbs/tutorials/quickstart.ipynb': QUICKSTART}
@@ -118,8 +119,9 @@ def test_the_quickstart_in_jupyterlab(run_all):
     table = page.locator('.jp-CodeCell').nth(at).locator('.jp-OutputArea-output table')
     said = last_cell(page).locator('.jp-OutputArea-output').last.text_content()
     assert cells(table.inner_html()) == cells(said) != [] # the table on the page is what the kernel holds
-    found = re.search(r'epochs (\d+) recordings (\d+) saved (\d+)', said)
-    assert found and int(found[1]) == 8 and abs(int(found[2])-80) <= 2 and int(found[3]) > 10_000
+    found = re.search(r'epochs (\d+) recordings (\d+) of (\d+) saved (\d+)', said)
+    assert found and int(found[1]) == 8 and int(found[4]) > 10_000
+    assert int(found[2]) == int(found[3]) and abs(int(found[2])-80) <= 2 # a fold of five of 400, stratified
 
 @pytest.mark.browser
 @pytest.mark.parametrize('path, name', [

@@ -33,7 +33,6 @@ import numpy as np
 from ecg_nbdev.all import *
 from ecg_nbdev.learner import loader_predictions
 from ecg_nbdev.thresholds import check_unseen
-from ecg_nbdev.store import record_keys
 
 root, folder, out = map(Path, sys.argv[1:])
 bare = Predictor(create_model('lead', n_classes=9, fs=100))
@@ -61,7 +60,7 @@ ways['calibrated'] = fit_calibration(replace(first, role='valid'), 'temperature'
 ways['one of them'] = first.take([0])
 truth, folds = multi_hot(memory.index.labels), np.arange(len(memory)) % 3
 def guess(train, valid, test, seed): return first.prob[valid], first.prob[test]
-cv = cross_validate(guess, memory.index.id, truth, folds, key=record_keys(memory, range(len(memory))))
+cv = cross_validate(guess, memory.index.id, truth, folds, key=memory.index.mark)
 ways['cross-validation'] = cv.pooled
 table = replace(bare, thresholds=points[0]).predict(folder)
 ways['a table by hand'] = Predictions(table.record, table[list(CLASSES)], first.truth, 'test')

@@ -1,4 +1,4 @@
-"""One fit of the study: simulated recordings of the shared stream, a checkpoint after each epoch, in safetensors and JSON.
+"""One fit of the study: recordings of the shared stream, a checkpoint after each epoch, in safetensors and JSON.
 
 A fit that was stopped goes on where its last checkpoint stands and ends with the weights that it would have had:
 the order of windows depends on seed and epoch, the random numbers of the processor are kept with the checkpoint.

@@ -13,6 +13,7 @@ from torch import nn
 
 from ecg_nbdev.core import CLASSES
 from ecg_nbdev.models import _has_bf16, create_model
+from shipped.networks import NETWORK
 
 RUNS, RESULTS = Path('runs/study'), Path(__file__).resolve().parents[1]/'results'
 
@@ -79,11 +80,9 @@ class LSTM(nn.Module):
 
 def ours(arch, **options): return partial(create_model, arch, **options)
 
-# As bench/shipped/networks.py has it.
-SHIPPED = {'widths': (16, 32, 32), 'rates': (50, 25, 12.5), 'hidden': 96, 'layers': 2}
 NETWORKS = {
     'crnn': ours('crnn'), 'crnn, separate stem': ours('crnn', stem='separate'),
-    'crnn, joint stem': ours('crnn', stem='joint'), 'crnn, shipped': ours('crnn', **SHIPPED),
+    'crnn, joint stem': ours('crnn', stem='joint'), 'crnn, shipped': ours('crnn', **NETWORK),
     'multilead': ours('multilead'), 'joint': ours('joint'), 'lead': ours('lead'), 'InceptionTime': inception_time,
     'resnet1d': resnet1d, 'LSTM 2x256': lambda: Filled(LSTM())}
 

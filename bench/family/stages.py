@@ -11,14 +11,12 @@ from filelock import FileLock, Timeout
 
 from baselines import save
 from ecg_nbdev.augment import Augment
-from ecg_nbdev.core import whole_file
 from ecg_nbdev.data import WindowDL, WindowDataset, make_targets
 from ecg_nbdev.labels import label_states
 from ecg_nbdev.learner import predict_records
 from ecg_nbdev.losses import create_loss
-from ecg_nbdev.pretrain import RECIPE, finetune, simulated_store
-from ecg_nbdev.store import MemoryStore
-from ecg_nbdev.units import to_millivolts, to_units
+from ecg_nbdev.pretrain import RECIPE, finetune
+from shipped.stream import kept_store
 from .fits import Fit, predict, read_log, signals_of, step, train
 
 
@@ -32,16 +30,9 @@ class Held:
     @classmethod
     def of(cls, store): return cls(signals_of(store, np.arange(len(store))), *label_states(store.index))
 
-def held_store(plan, number, folder='held'):
-    "Simulated recordings with a number outside the stream's, kept as whole microvolts."
-    path = plan.runs/folder/f'{number}-{plan.held}.npy'
-    index = path.with_suffix('.parquet')
-    if not index.exists():
-        store = simulated_store(plan.held, number)
-        units = np.stack([to_units(store.signal(i))[0] for i in range(len(store))])
-        with whole_file(path) as f, open(f, 'wb') as file: np.save(file, units)
-        with whole_file(index) as f: store.index.to_parquet(f)
-    return MemoryStore.of([to_millivolts(u) for u in np.load(path)], pd.read_parquet(index), 100.)
+def held_store(plan, number):
+    "Simulated recordings with a number outside the stream's."
+    return kept_store(plan.runs/'held'/f'{number}-{plan.held}.npy', plan.held, number)
 
 
 @contextmanager

@@ -79,7 +79,8 @@ def scores(stages, n_boot=500):
     score = cases(stages, n_boot)['real, within data sets'][1]
     tuned = {n: drawn(p, score, n_boot, i) for i, (n, p) in enumerate(without_scores(stages, n_boot).items())}
     if tuned: rows += compared(tuned, 'real, tuned without the data set, within')
-    return pd.DataFrame(rows).assign(seeds=lambda t: t.network.map({n: len(f) for n, f in fits.items()})) if rows else None
+    if not rows: return None
+    return pd.DataFrame(rows).assign(seeds=lambda t: t.network.map({n: len(f) for n, f in fits.items()}))
 
 def write_tables(stages, cost=None, folder=RESULTS):
     "Tables of what is kept: networks_*.csv."

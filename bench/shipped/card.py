@@ -6,7 +6,9 @@ import pandas as pd
 from .scores import RESULTS, auroc_score, f1_score, interval
 
 TEMPLATE = Path(__file__).with_name('card.md')
-WAYS = {'pooled': 'all data sets pooled', 'within data sets': 'pairs of one data set only', 'CPSC2018': "CPSC2018's part"}
+WAYS = {'pooled': 'all data sets pooled', 'within data sets': 'pairs of one data set only',
+        'CPSC2018': "CPSC2018's part"}
+RATES = ('recall', 'specificity', 'precision')
 
 
 def with_interval(row): return f'{row.value:.3f} ({row.low:.3f} – {row.high:.3f})'
@@ -25,7 +27,7 @@ def class_rows(per_class, scored):
     "A line for each class: support, unknown labels, areas and F1 with intervals, rates."
     area, f1 = interval(scored, auroc_score), interval(scored, f1_score)
     return rows((r['class'], r['support'], r['unknown'], with_interval(area.loc[r['class']]),
-                 with_interval(f1.loc[r['class']]), *(f'{r[rate]:.2f}' for rate in ('recall', 'specificity', 'precision')))
+                 with_interval(f1.loc[r['class']]), *(f'{r[rate]:.2f}' for rate in RATES))
                 for r in per_class)
 
 def left_out_rows(table):

@@ -14,7 +14,6 @@ from ecg_nbdev.learner import predict_records, training_history
 from ecg_nbdev.models import Ensemble, create_model
 from ecg_nbdev.predictions import Predictions
 from ecg_nbdev.pretrain import finetune, mix_weights, pretrain_model
-from ecg_nbdev.store import record_keys
 from real import whole_names
 from .stream import N, stream
 
@@ -111,4 +110,4 @@ def predict(networks, system, held=None, store=None):
     # networks that are not tuned are one model for all folds
     return Predictions(whole_names(store.index), prob, truth, 'test', first=first_labels(store.index.labels),
                        fold=number if tune else None, provenance={'system': system},
-                       key=record_keys(store, range(len(store))), known=known)
+                       key=store.index.mark, known=known)

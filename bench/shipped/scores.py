@@ -106,8 +106,9 @@ def calibration_row(name, preds):
     "How true the probabilities are, and how true those of a perfect model would look: means over the classes."
     errors = [calibration_error(t, p) for t, p in preds.columns()]
     floors = [calibration_floor(p) for _, p in preds.columns()]
-    return {'probabilities': name, 'calibration_error': np.mean(errors), 'floor': np.mean(floors),
-            'macro_f1': np.nanmean(f_score(preds.truth, preds.answer, None, known=preds.known)), 'n_records': len(preds)}
+    f1 = np.nanmean(f_score(preds.truth, preds.answer, None, known=preds.known))
+    return {'probabilities': name, 'calibration_error': np.mean(errors), 'floor': np.mean(floors), 'macro_f1': f1,
+            'n_records': len(preds)}
 
 def scores(networks):
     "Scores of every system, their differences, classes, data sets left out, calibration."

@@ -4,7 +4,7 @@ from ecg_nbdev.calibration import fit_calibration
 from ecg_nbdev.core import CLASSES, whole_file
 from ecg_nbdev.evaluation import evaluate
 from ecg_nbdev.signal import Preparation
-from ecg_nbdev.store import seen_of
+from ecg_nbdev.fingerprint import seen_of
 from ecg_nbdev.thresholds import fit_thresholds
 from .card import card
 from .networks import FOLDS, HOW, ONE, SEEDS, predict

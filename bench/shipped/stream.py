@@ -14,15 +14,20 @@ STREAM, N, FS = Path('runs/stream'), 4096, 100
 RECIPE = {'findings': .2, 'balance': .5, 'unnamed': .08}
 
 
-def make(epoch):
-    "Simulate the recordings of an epoch and write them."
-    store = simulated_store(N, epoch+1, 10., FS, **RECIPE)
-    units = np.stack([to_units(store.signal(i))[0] for i in range(N)])
-    with whole_file(STREAM/f'{epoch:03d}.npy') as f, open(f, 'wb') as file: np.save(file, units)
-    with whole_file(STREAM/f'{epoch:03d}.parquet') as f: store.index.to_parquet(f)
+def kept_store(
+    path, # a .npy file; the index lies beside it as .parquet
+    n, # recordings
+    number, # of the simulated cohort
+)->MemoryStore: # signals (12, 1000)
+    "Simulated recordings, made where they are not kept yet."
+    index = path.with_suffix('.parquet')
+    if not index.exists():
+        store = simulated_store(n, number, 10., FS, **RECIPE)
+        units = np.stack([to_units(store.signal(i))[0] for i in range(n)])
+        with whole_file(path) as f, open(f, 'wb') as file: np.save(file, units)
+        with whole_file(index) as f: store.index.to_parquet(f)
+    return MemoryStore.of([to_millivolts(u) for u in np.load(path)], pd.read_parquet(index), FS)
 
 def stream(epoch):
-    "The recordings of an epoch (n, 12, 1000) as a store; made where they are not kept yet."
-    if not (STREAM/f'{epoch:03d}.parquet').exists(): make(epoch)
-    units = np.load(STREAM/f'{epoch:03d}.npy')
-    return MemoryStore.of([to_millivolts(u) for u in units], pd.read_parquet(STREAM/f'{epoch:03d}.parquet'), FS)
+    "The recordings of an epoch."
+    return kept_store(STREAM/f'{epoch:03d}.npy', N, epoch+1)
