@@ -46,7 +46,7 @@ class Page:
         if len(self.nb.parts) > 1: return FOLDERS.get(self.nb.parts[0], self.nb.parts[0].capitalize())
         return 'Library floors' if re.match(r'\d', self.nb.name) else 'Guide'
 
-def plain(nb): return str(PurePosixPath(nb).with_name(re.sub(r'^\d+[a-z]?_', '', PurePosixPath(nb).name)))
+def plain(nb): return str(PurePosixPath(nb).with_name(re.sub(r'^\d+[a-z\d]*_', '', PurePosixPath(nb).name)))
 
 def sources(top):
     "The files of a folder that the site is made from: not what a notebook leaves behind when it runs."

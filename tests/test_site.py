@@ -48,6 +48,11 @@ def test_every_notebook_has_a_page_and_a_place():
     listed = [leaf for item in bar['website']['sidebar']['contents'] for leaf in leaves(item)]
     assert sorted(listed) == sorted(notebooks)
 
+def test_the_page_that_a_module_names_is_there():
+    named = {p: re.search(r'^Docs: \S+/(\S+)"""', p.read_text(encoding='utf-8'), re.M) for p in (ROOT/'ecg_nbdev').rglob('*.py')}
+    pages = {p.name: m[1] for p, m in named.items() if m}
+    assert len(pages) > 40 and [name for name, page in pages.items() if not (DOCS/page).is_file()] == []
+
 def test_a_new_notebook_finds_its_place():
     names = ('00a_rhythm.ipynb', '83_later.ipynb', 'explore/05_noise.ipynb', 'tutorials/quickstart.ipynb',
              'guide/faq.ipynb', 'index.ipynb')
