@@ -16,6 +16,7 @@ from ecg_nbdev.labels import label_states, multi_hot, read_ptbxl
 from ecg_nbdev.predictions import Predictions
 from ecg_nbdev.records import read_record, write_record
 from ecg_nbdev.rules import label_rules
+from ecg_nbdev.sim.findings import FINDINGS
 from ecg_nbdev.sim.synth import simulate
 from ecg_nbdev.thresholds import fit_thresholds
 
@@ -116,6 +117,12 @@ def test_ptbxl_reads_its_own_table():
     assert (table.patient == raw.patient_id[number].map('{:.0f}'.format).to_numpy()).all()
     assert (table.age == raw.age[number].to_numpy()).all() and set(table.sex) == {'M', 'F'}
     assert cohort.unread == len(raw)-len(table)
+
+
+def test_what_the_rules_leave_open_for_a_code_the_simulator_leaves_open_as_well():
+    for finding in (f for f in FINDINGS.values() if f.code):
+        labels, unknown = RULES.decode(str(finding.code))
+        assert not labels and set(unknown)-{'Normal'} <= set(finding.unknown), finding
 
 
 @pytest.mark.parametrize('labels, unknown', [
