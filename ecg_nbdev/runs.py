@@ -91,6 +91,9 @@ def _say(evaluation, out):
     named = {'macro AUROC': 'macro_auroc', 'macro AUPRC': 'macro_auprc', 'macro F1': 'macro_f1',
              'exact match': 'exact_match', 'CPSC2018 F1': 'cpsc2018_f1'}
     print(f'\n{len(evaluation)} test recordings: '+', '.join(f'{t} {_number(evaluation[n])}' for t, n in named.items()))
+    forced = 'each has a label: where none reached its threshold, the nearest' if evaluation.least else (
+        f'{evaluation.unanswered} of them without an answer: nothing reached its threshold')
+    print(forced)
     undefined = evaluation.per_class.index[evaluation.per_class.auroc.isna()]
     if len(undefined):
         print(f'no AUROC for {", ".join(undefined)}: the test recordings hold none, or nothing else; '

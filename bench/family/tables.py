@@ -17,7 +17,7 @@ COLUMNS = ['data', 'system', 'approach', 'score', 'value', 'low', 'high', 'fold_
 
 def answered(preds):
     "With thresholds that the choosing records chose, where there are no answers yet."
-    return preds if preds.answer is not None else apply_thresholds(preds, fit_thresholds(preds))
+    return preds if preds.answer is not None else apply_thresholds(preds, fit_thresholds(preds, least=1))
 
 def tried_rates(system):
     "Learning rate → predictions of the first real fold."
