@@ -182,8 +182,11 @@ def _clipped(m):
     return _per_lead(m, 'clipped', ends, '{leads} clipped: the highest or lowest values are cut off')
 
 def _missing(m):
-    leads = m.record.missing
-    return [Finding('missing', leads, len(leads), 0, f'{list_leads(leads)} absent')] if leads else []
+    gone, made = m.record.missing, m.record.computed
+    words = {'missing': f'{list_leads(gone)} absent: the answer rests on the other {len(LEADS)-len(gone)} leads',
+             'computed': f'{list_leads(made)} absent, computed from the other limb leads'}
+    return [Finding(name, leads, len(leads), 0, words[name])
+            for name, leads in (('missing', gone), ('computed', made)) if leads]
 
 # %% ../nbs/23_quality.ipynb #4800942d
 def _noisy(m):

@@ -290,7 +290,7 @@ def evaluate_run(
     out = Path(out or f'{model or "runs/shipped"}/evaluation-{Path(test_path).resolve().name}')
     facts = {k: v for k, v in predictor.about.items() if k not in ('seen', 'per_class')}
     write_report(evaluation, out/'report.html', f'{Path(test_path).name}, scored by {model or "the shipped model"}',
-                 skipped, lambda name: read_record(table.path[name]), about=facts)
+                 skipped, lambda name: read_record(table.path[name], missing='nan'), about=facts)
     seen = evaluation.left_out['of another role']
     if seen: print(f'{seen} recordings that the model has seen in training are left out of the scores'
                    f' ({len(preds.provenance.get("alike", ()))} of them cut, filtered or resampled)')

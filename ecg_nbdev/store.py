@@ -209,7 +209,7 @@ def seen_of(
 def _pack(path, prepare):
     "One recording's (n, 12) int16, its number of clipped samples and its mark, or the `RecordError` that says why not."
     try:
-        record = read_record(path)
+        record = read_record(path, missing='nan')
         signal = prepare(record.signal, record.fs)
         got, want = signal.shape[-1], record.n*prepare.fs/record.fs
         if abs(got-want) > 2:
