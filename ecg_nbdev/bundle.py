@@ -24,7 +24,7 @@ from .core import CLASSES, LEADS, BundleError, CohortError, Record, RecordError,
 from .decoding import operating_point
 from .fingerprint import Seen
 from .labels import LabelSets, first_labels, label_states
-from .marks import mark_kinds, sample_mark
+from .marks import mark_kinds, record_mark
 from .models import create_model
 from .parallel import with_bar
 from .predictions import Predictions
@@ -164,7 +164,7 @@ def predict(self:Predictor,
             signal, about = self._looked_at(r)
             facts.append(about)
             if about['refused']: continue
-            about['seen'] = how_seen(sample_mark(r.signal), signal, self.preparation.fs)
+            about['seen'] = how_seen(record_mark(r), signal, self.preparation.fs)
             yield signal
     outputs = self.outputs(prepared())
     about = pd.DataFrame(facts, columns=['record', 'warnings', 'refused', 'seen'])
@@ -219,7 +219,7 @@ class _FileSignals:
                 self.failed.append({'path': str(path), 'reason': _NO_WINDOW})
                 continue
             self.rows.append(i)
-            self.keys.append(sample_mark(record.signal))
+            self.keys.append(record_mark(record))
             self.known.append(self.seen(self.keys[-1], signal, self.preparation.fs))
             yield signal
 

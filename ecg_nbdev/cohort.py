@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from .core import CLASSES, LEADS, CohortError, RecordError, whole_file
 from .records import READERS, check_signal, read_header, read_record
-from .marks import sample_mark
+from .marks import record_mark
 from .parallel import in_order, with_bar
 from .rules import dx_items, label_rules
 from .labels import multi_hot, read_ptbxl, read_reference, split_labels
@@ -84,7 +84,7 @@ def _signal_row(path):
     marks = [(first, total % 65536, 1000., 0) for first, total in zip(units[:, 0], np.nansum(units, axis=1))]
     patient = record.patient if record.patient != record.id else ''
     return dict(id=record.id, patient=patient, fs=record.fs, n_samples=record.n, age=record.age, sex=record.sex,
-        dx=','.join(record.labels), digest=sample_mark(record.signal), marks=(record.n, *marks))
+        dx=','.join(record.labels), digest=record_mark(record), marks=(record.n, *marks))
 
 # %% ../nbs/12_cohort.ipynb #8699089a
 def _describe(path):
@@ -116,7 +116,7 @@ def _add_digests(rows, failed):
     suspects = {id(row): row for key in ('id', 'marks') for group in _groups(rows, key) for row in group}
     for row in suspects.values():
         if row['digest']: continue
-        try: row['digest'] = sample_mark(read_record(row['path'], missing='nan').signal)
+        try: row['digest'] = record_mark(read_record(row['path'], missing='nan'))
         except RecordError as e: failed(e); row['digest'] = 'unread'
     return [row for row in rows if row['digest'] != 'unread']
 

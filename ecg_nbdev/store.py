@@ -22,7 +22,7 @@ from .core import LEADS, RecordError, StoreError, whole_file
 from .records import read_record
 from .parallel import in_order, with_bar
 from .fingerprint import fingerprint
-from .marks import sample_mark
+from .marks import record_mark, sample_mark
 from .units import to_millivolts, to_units
 
 # %% ../nbs/13_store.ipynb #1a489e6d
@@ -60,7 +60,7 @@ class MemoryStore:
             self._signals.append(x)
             known = {'id': r.id, 'patient': r.patient, 'age': r.age, 'sex': r.sex}
             known |= {'labels': ';'.join(r.labels), 'unknown': ';'.join(r.unknown)}
-            rows.append(known | {'n_samples': x.shape[1], 'mark': sample_mark(r.signal)})
+            rows.append(known | {'n_samples': x.shape[1], 'mark': record_mark(r)})
         self.fs, self.index = fs, pd.DataFrame(rows)
 
     def __len__(self): return len(self._signals)
@@ -215,7 +215,7 @@ def _pack(path, prepare):
         if abs(got-want) > 2:
             raise StoreError(f'{path}: its preparation gave {got} samples, at {prepare.fs:g} Hz it has {want:.0f}: '
                              "let it resample to the store's rate")
-        return *to_units(signal), sample_mark(record.signal)
+        return *to_units(signal), record_mark(record)
     except RecordError as e: return e
 
 # %% ../nbs/13_store.ipynb #e985e013
