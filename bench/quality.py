@@ -12,7 +12,7 @@ import pandas as pd
 
 from ecg_nbdev.cohort import find_records
 from ecg_nbdev.core import ECGError, Record, whole_file
-from ecg_nbdev.quality import LIMITS, check_quality
+from ecg_nbdev.quality import QUALITY_LIMITS, check_quality
 from ecg_nbdev.records import read_record
 
 RESULTS = Path(__file__).resolve().parent/'results'
@@ -85,7 +85,7 @@ def row(case, found, expected):
     counts = {'recordings': len(found), 'refused': refused, 'warned': sum(map(bool, found))-refused}
     named = sum(bool(each & expected) for each in names) if expected else np.nan
     return {'case': case, **counts, 'named': named, 'named_share': named/len(found),
-            **{f'check {name}': sum(name in each for each in names) for name in (*LIMITS, 'off', 'missing')}}
+            **{f'check {name}': sum(name in each for each in names) for name in (*QUALITY_LIMITS, 'off', 'missing')}}
 
 def faulty(record, change, rng):
     "The findings with a fault put in."
