@@ -265,6 +265,7 @@ Classifies 12-lead electrocardiograms into {classes}.
 - Input: {fs:g} Hz after preparation ({filter}), windows of {seconds:g} s, combined by {how}.
 - Network: {network}
 - Probabilities: {probabilities}
+- Labels: what reaches its threshold, perhaps nothing; thresholds were chosen for {chosen_for}.
 - Trained on: {data}
 - Scored on: {scored_on}
 
@@ -283,6 +284,7 @@ def model_card(
         fs=p.preparation.fs, seconds=p.seconds, how=p.how,
         filter=f'high-pass {highpass:g} Hz' if highpass else 'no filter',
         probabilities='calibrated on validation recordings' if p.calibration else 'as the network gives them',
+        chosen_for=getattr(p.thresholds, 'about', {}).get('chosen_for', 'a use that is not recorded'),
         data=a.get('data', 'not recorded'), scored_on=a.get('scored_on', 'not recorded'),
         scores=_markdown_table(scores) if len(scores) else 'Not scored yet.')
 
