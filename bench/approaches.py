@@ -182,7 +182,7 @@ def one_fold(data, outer, seed=0, keep=None):
     of_sets = data.predictions(rows, role, outer, sets.marginals(joint))
     honest = fit_calibration(labels)(labels)
     answered = {'powerset': replace(of_sets, answer=sets.decode(joint.argmax(1))),
-                'thresholds': apply_thresholds(labels, fit_thresholds(labels)),
+                'thresholds': apply_thresholds(labels, fit_thresholds(labels, least=1)),
                 'sets over labels': apply_thresholds(honest, fit_decoder(honest, 'exact'))}
     return {way: p.of('test') for way, p in answered.items()}, sets
 

@@ -8,6 +8,7 @@ DIR holds the 6,877 recordings in any layout that the package reads, or some of 
 Everything goes to `runs/cpsc2018`; a fold that is finished is kept there and not trained again.
 """
 import time, warnings
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +29,7 @@ from ecg_nbdev.models import MODELS
 from ecg_nbdev.protocol import cross_validate
 from ecg_nbdev.signal import Preparation
 from ecg_nbdev.store import build_store
+from ecg_nbdev.thresholds import fit_thresholds
 
 HERE = Path(__file__).resolve().parent
 FOLDS = HERE.parent/'ecg_nbdev'/'data'/'cpsc2018_folds.csv'
@@ -178,7 +180,8 @@ def cross_validated(store, arch, epochs, seeds, seconds, approach, folder, about
     first = first_labels(cpsc2018_label_order(index.id, index.labels))
     fit_predict = trainer(store, folds, arch, epochs, seconds, approach)
     return cross_validate(fit_predict, index.id, multi_hot(index.labels), folds, first, index.mark,
-                          seeds=range(seeds), calibrate='choose', folder=folder, provenance=about)
+                          seeds=range(seeds), calibrate='choose', folder=folder,
+                          choose=partial(fit_thresholds, least=1), provenance=about) # the protocol wants a label
 
 def protocol(data, out='runs/cpsc2018', arch='crnn', epochs=20, seeds=1, k=10, seconds=10., approach='thresholds',
              weights=None, n_boot=500):

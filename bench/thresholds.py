@@ -75,10 +75,10 @@ def made(sets, distance, rng, n, m):
 def ways_to_decode(raw):
     "Name → predictions and the operating point chosen on them."
     honest = fit_calibration(raw)(raw)
-    return {'0.5': (raw, Thresholds(np.full(9, .5))),
-            'exact, class by class': (raw, fit_thresholds(raw, smooth=False, together=False)),
-            'smoothed, class by class': (raw, fit_thresholds(raw, together=False)),
-            'smoothed, moved together': (raw, fit_thresholds(raw)),
+    return {'0.5': (raw, Thresholds(np.full(9, .5), least=1)),
+            'exact, class by class': (raw, fit_thresholds(raw, smooth=False, together=False, least=1)),
+            'smoothed, class by class': (raw, fit_thresholds(raw, together=False, least=1)),
+            'smoothed, moved together': (raw, fit_thresholds(raw, least=1)),
             'label sets, F1 as utility': (honest, fit_decoder(honest, 'f1')),
             'label sets, exact match as utility': (honest, fit_decoder(honest, 'exact'))}
 

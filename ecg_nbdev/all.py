@@ -23,6 +23,7 @@ from .store import *
 from .windows import *
 from .signal import *
 from .augment import *
+from .quality import *
 from .data import *
 from .blocks import *
 from .models import *

@@ -24,14 +24,15 @@ from .core import CLASSES, LEADS, BundleError, CohortError, Record, RecordError,
 from .decoding import operating_point
 from .fingerprint import Seen
 from .labels import LabelSets, first_labels, label_states
-from .marks import mark_kinds, sample_mark
+from .marks import mark_kinds, record_mark
 from .models import create_model
 from .parallel import with_bar
 from .predictions import Predictions
+from .quality import check_quality
 from .records import read_record
 from .signal import Preparation
 from .thresholds import Thresholds
-from .windows import cut_windows, plan_windows, stitch
+from .windows import cut_windows, enough_samples, plan_windows, stitch
 
 # %% ../nbs/80_bundle.ipynb #c8bf31a0
 def _batches(cuts, bs):
@@ -62,10 +63,11 @@ class Predictor:
     def windows(self,
         x:np.ndarray, # (12, n) mV, prepared, of any length
     )->np.ndarray: # (windows, 12, size) float32, mV
-        "The windows of a prepared signal."
+        "The windows of a prepared signal; those that hold too few samples are left out."
         size = round(self.seconds*self.preparation.fs)
         stride = None if self.stride is None else round(self.stride*self.preparation.fs)
-        return cut_windows(x, plan_windows(x.shape[1], size, stride), size)
+        starts = plan_windows(x.shape[1], size, stride)
+        return cut_windows(x, starts[enough_samples(x, starts, size)], size)
 
     @property
     def seen(self)->Seen:
@@ -123,26 +125,51 @@ def _records_of(given):
         for one in given: yield from _records_of(one)
 
 # %% ../nbs/80_bundle.ipynb #e46e0634
+_NO_WINDOW = 'no window of it holds enough samples: most of it is missing'
+
+@patch
+def _looked_at(self:Predictor, record):
+    "The prepared signal of a recording, None where it is refused, and what is to be said beside the answer."
+    found = check_quality(record)
+    words = {gone: '; '.join(f.words for f in found if f.refuse == gone) for gone in (False, True)}
+    about = {'record': record.id, 'warnings': words[False], 'refused': words[True], 'seen': ''}
+    if words[True]: return None, about
+    signal = self.preparation(record.signal, record.fs)
+    if not len(self.windows(signal)): about['refused'] = _NO_WINDOW
+    return signal, about
+
+@patch
+def _answers(self:Predictor, outputs):
+    "A probability per class, labels and the nearest class, a row per recording."
+    prob = self.class_prob(outputs)
+    nearest = self.thresholds.top(prob) if self.thresholds else prob.argmax(1)
+    labels = [';'.join(c for c, on in zip(self.classes, row) if on) for row in self.decode(outputs)]
+    table = pd.DataFrame(prob, columns=list(self.classes))
+    return table.assign(labels=labels, nearest=[self.classes[k] for k in nearest]).astype({'labels': str, 'nearest': str})
+
+# %% ../nbs/80_bundle.ipynb #52f86d23
 @patch
 def predict(self:Predictor,
     records, # a `Record`, a path, a folder, or any iterable of these, at any sampling rate and of any length
-)->pd.DataFrame: # record, a probability per class, labels, seen
-    """One row per recording: its name, the probability of each class, its labels joined by `;`.
+)->pd.DataFrame: # record, a probability per class, labels, nearest, warnings, refused, seen
+    """One row per recording: its name, the probability of each class, its labels joined by `;`, perhaps none.
 
+    Of a recording that is refused, probabilities are NaN and `refused` is the reason.
     `seen` says whether the model was trained on it: 'identical', 'alike' (cut, filtered, resampled) or ''.
     Raises RecordError for a file that can't be read."""
-    names, known, how_seen = [], [], self.seen
+    facts, how_seen = [], self.seen
     def prepared():
         for r in _records_of(records):
-            signal = self.preparation(r.signal, r.fs)
-            names.append(r.id)
-            known.append(how_seen(sample_mark(r.signal), signal, self.preparation.fs))
+            signal, about = self._looked_at(r)
+            facts.append(about)
+            if about['refused']: continue
+            about['seen'] = how_seen(record_mark(r), signal, self.preparation.fs)
             yield signal
     outputs = self.outputs(prepared())
-    table = pd.DataFrame(self.class_prob(outputs), columns=list(self.classes))
-    table.insert(0, 'record', names)
-    table['labels'] = [';'.join(c for c, on in zip(self.classes, row) if on) for row in self.decode(outputs)]
-    return table.assign(seen=known)
+    about = pd.DataFrame(facts, columns=['record', 'warnings', 'refused', 'seen'])
+    answers = self._answers(outputs).set_axis(about.index[about.refused == ''])
+    table = about[['record']].join(answers).fillna({'labels': '', 'nearest': ''})
+    return table.join(about[['warnings', 'refused', 'seen']])
 
 # %% ../nbs/80_bundle.ipynb #983d0ed7
 def _nothing_read(table, failed):
@@ -154,36 +181,44 @@ def _nothing_read(table, failed):
 # %% ../nbs/80_bundle.ipynb #847b346f
 class _StoreSignals:
     "The prepared signals of a store, with what tells its recordings apart and how the model knows them."
-    def __init__(self, store, preparation, seen):
+    def __init__(self, store, preparation, seen, windows):
         if store.fs != preparation.fs:
             raise BundleError(f'the store holds signals at {store.fs:g} Hz, the model wants {preparation.fs:g} Hz: '
                               'build one with the preparation of the model')
-        self.store, self.table, self.seen = store, store.index, seen
-        self.rows, self.known, self.failed = np.arange(len(store)), [], []
-        self.keys = store.index.mark.tolist()
+        self.store, self.table, self.seen, self.windows = store, store.index, seen, windows
+        self.rows, self.keys, self.known, self.failed = [], [], [], []
 
     def __iter__(self):
-        for i, key in enumerate(self.keys):
+        for i, key in enumerate(self.table.mark):
             signal = self.store.signal(i)
+            if not len(self.windows(signal)):
+                self.failed.append({'path': str(self.table['id'].iloc[i]), 'reason': _NO_WINDOW})
+                continue
+            self.rows.append(i)
+            self.keys.append(key)
             self.known.append(self.seen(key, signal, self.store.fs))
             yield signal
 
 # %% ../nbs/80_bundle.ipynb #5d944a07
 class _FileSignals:
     "The prepared signals of a cohort, read one after the other; what can't be read is listed."
-    def __init__(self, cohort, preparation, seen, show):
+    def __init__(self, cohort, preparation, seen, windows, show):
         self.table, self.preparation, self.seen, self.show = cohort.table, preparation, seen, show
+        self.windows = windows
         self.rows, self.keys, self.known, self.failed = [], [], [], []
 
     def __iter__(self):
         for i, path in enumerate(with_bar(self.table.path, len(self.table), self.show)):
-            try: record = read_record(path)
+            try: record = read_record(path, missing='nan')
             except RecordError as e:
                 self.failed.append({'path': str(path), 'reason': e.reason})
                 continue
             signal = self.preparation(record.signal, record.fs)
+            if not len(self.windows(signal)):
+                self.failed.append({'path': str(path), 'reason': _NO_WINDOW})
+                continue
             self.rows.append(i)
-            self.keys.append(sample_mark(record.signal))
+            self.keys.append(record_mark(record))
             self.known.append(self.seen(self.keys[-1], signal, self.preparation.fs))
             yield signal
 
@@ -199,8 +234,8 @@ def predictions(self:Predictor,
 
     A recording that the model was trained on, or one that is alike, is 'train', whatever its given role.
     The provenance lists what is `alike`, and as `skipped` what can't be read. Raises CohortError where that is all."""
-    if isinstance(data, Cohort): signals = _FileSignals(data, self.preparation, self.seen, show)
-    else: signals = _StoreSignals(data, self.preparation, self.seen)
+    if isinstance(data, Cohort): signals = _FileSignals(data, self.preparation, self.seen, self.windows, show)
+    else: signals = _StoreSignals(data, self.preparation, self.seen, self.windows)
     outputs = self.outputs(signals)
     if not len(outputs): raise CohortError(_nothing_read(signals.table, signals.failed))
     table, seen = signals.table.iloc[signals.rows], np.array(signals.known)
@@ -229,6 +264,7 @@ Classifies 12-lead electrocardiograms into {classes}.
 - Input: {fs:g} Hz after preparation ({filter}), windows of {seconds:g} s, combined by {how}.
 - Network: {network}
 - Probabilities: {probabilities}
+- Labels: what reaches its threshold, perhaps nothing; thresholds were chosen for {chosen_for}.
 - Trained on: {data}
 - Scored on: {scored_on}
 
@@ -247,6 +283,7 @@ def model_card(
         fs=p.preparation.fs, seconds=p.seconds, how=p.how,
         filter=f'high-pass {highpass:g} Hz' if highpass else 'no filter',
         probabilities='calibrated on validation recordings' if p.calibration else 'as the network gives them',
+        chosen_for=getattr(p.thresholds, 'about', {}).get('chosen_for', 'a use that is not recorded'),
         data=a.get('data', 'not recorded'), scored_on=a.get('scored_on', 'not recorded'),
         scores=_markdown_table(scores) if len(scores) else 'Not scored yet.')
 

@@ -88,12 +88,13 @@ def ecg_predict(
 def _answers(table):
     "Predictions as JSON: a list with one object per recording."
     import json
-    classes = [c for c in table.columns if c not in ('record', 'labels', 'seen')]
+    beside = ['nearest', 'warnings', 'refused', 'seen']
+    classes = [c for c in table.columns if c not in ('record', 'labels', *beside)]
     rows = []
     for _, row in table.iterrows():
-        probabilities = {c: round(float(row[c]), 4) for c in classes}
-        rows.append({'record': row['record'], 'labels': row['labels'].split(';'), 'probabilities': probabilities,
-                     'seen': row['seen']})
+        probabilities = {} if row['refused'] else {c: round(float(row[c]), 4) for c in classes}
+        labels = row['labels'].split(';') if row['labels'] else []
+        rows.append({'record': row['record'], 'labels': labels, 'probabilities': probabilities, **row[beside]})
     return json.dumps(rows, indent=1, ensure_ascii=False)
 
 # %% ../nbs/90_cli.ipynb #7d3fecd7

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from .core import CLASSES, LEADS, CohortError, RecordError, whole_file
 from .records import READERS, check_signal, read_header, read_record
-from .marks import sample_mark
+from .marks import record_mark
 from .parallel import in_order, with_bar
 from .rules import dx_items, label_rules
 from .labels import cpsc2018_label_order, multi_hot, read_ptbxl, read_reference, split_labels
@@ -70,22 +70,21 @@ def _wfdb_row(path):
     if not header.signals: return _signal_row(path)  # segments: only reading tells what is there
     n = check_signal(header)
     by_lead = {signal.lead: signal for signal in reversed(header.signals)}
-    absent = [lead for lead in LEADS if lead not in by_lead]
-    if absent: raise RecordError(path, f"has no {', '.join(absent)}: give all twelve leads")
-    signals = [by_lead[lead] for lead in LEADS]
-    marks = [(s.initial, s.checksum and s.checksum % 65536, s.gain, s.baseline) for s in signals]
+    signals = [by_lead.get(lead) for lead in LEADS]
+    if not any(signals): raise RecordError(path, f"has none of the leads {', '.join(LEADS)}: name its signals so")
+    marks = [s and (s.initial, s.checksum and s.checksum % 65536, s.gain, s.baseline) for s in signals]
     return dict(id=path.stem, patient=header.patient, fs=header.fs, n_samples=n, age=header.age, sex=header.sex,
                 dx=header.dx, digest=None, marks=(n, *marks))
 
 # %% ../nbs/12_cohort.ipynb #dd24535f
 def _signal_row(path):
     "The same from the recording itself, for files without a header."
-    record = read_record(path)
+    record = read_record(path, missing='nan')
     units = np.rint(record.signal.astype(np.float64)*1000)
     marks = [(first, total % 65536, 1000., 0) for first, total in zip(units[:, 0], np.nansum(units, axis=1))]
     patient = record.patient if record.patient != record.id else ''
     return dict(id=record.id, patient=patient, fs=record.fs, n_samples=record.n, age=record.age, sex=record.sex,
-        dx=','.join(record.labels), digest=sample_mark(record.signal), marks=(record.n, *marks))
+        dx=','.join(record.labels), digest=record_mark(record), marks=(record.n, *marks))
 
 # %% ../nbs/12_cohort.ipynb #8699089a
 def _describe(path):
@@ -118,7 +117,7 @@ def _add_digests(rows, failed):
     suspects = {id(row): row for key in ('id', 'marks') for group in _groups(rows, key) for row in group}
     for row in suspects.values():
         if row['digest']: continue
-        try: row['digest'] = sample_mark(read_record(row['path']).signal)
+        try: row['digest'] = record_mark(read_record(row['path'], missing='nan'))
         except RecordError as e: failed(e); row['digest'] = 'unread'
     return [row for row in rows if row['digest'] != 'unread']
 

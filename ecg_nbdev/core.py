@@ -88,6 +88,7 @@ class Record:
     patient:str = '' # the patient's name, the record's where unknown
     unknown:tuple = () # class names of which the labels say neither yes nor no
     path:Path|None = field(default=None, repr=False) # the file it came from
+    computed:tuple = () # names of limb leads that the file lacks and that were computed from two others
 
     def __post_init__(self):
         signal, name = np.ascontiguousarray(self.signal, dtype=np.float32), self.path or self.id

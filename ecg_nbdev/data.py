@@ -14,11 +14,20 @@ from fastai.basics import DataLoaders, TfmdDL
 from fastcore.basics import chunked
 from .core import CLASSES, CohortError
 from .labels import LabelSets, label_states, multi_hot
-from .windows import WindowPlan
+from .windows import WindowPlan, enough_samples, plan_windows
 
 # %% ../nbs/30_data.ipynb #65f89bb8
+def _with_samples(store, rows, size, stride):
+    "Which of the recordings `rows` have windows with enough samples (rows,), and which of their windows have (windows,)."
+    held = [enough_samples(x, plan_windows(x.shape[1], size, stride), size) for x in map(store.signal, rows)]
+    some = np.array([h.any() for h in held], bool)
+    return some, np.concatenate([np.zeros(0, bool), *(h for h, on in zip(held, some) if on)])
+
+# %% ../nbs/30_data.ipynb #00d36e59
 class WindowDataset:
-    "Windows of some recordings of a store, with the target of their recording."
+    """Windows of some recordings of a store, with the target of their recording.
+
+    Windows that hold too few samples are left out, see `enough_samples`, and recordings of which none is left."""
     def __init__(self,
         store, # `Store` or `MemoryStore`
         rows:np.ndarray, # (records,) which recordings of the store
@@ -27,10 +36,11 @@ class WindowDataset:
         stride:int|None=None, # samples between neighbouring windows, at most
         jitter:int=0, # samples by which a window may move either way, drawn anew for each batch
     ):
-        self.store, self.rows, self.targets = store, np.asarray(rows), torch.as_tensor(targets)
+        some, held = _with_samples(store, rows, size, stride)
+        self.store, self.rows, self.targets = store, np.asarray(rows)[some], torch.as_tensor(targets)[some]
         self.stride, self.jitter = stride, jitter
         if not len(self.rows): raise CohortError('no recording to take windows from: check the labels and the split')
-        self.plan = WindowPlan.of(store.index.n_samples.to_numpy()[self.rows], size, stride)
+        self.plan = WindowPlan.of(store.index.n_samples.to_numpy()[self.rows], size, stride).take(held)
         self.rng = np.random.default_rng(0)
 
     def __len__(self): return len(self.plan)

@@ -23,7 +23,8 @@ def _exact_utility(S):
 
 def _f1_utility(S):
     "F1 between each two of the sets `S` (n_sets, K), (n_sets, n_sets)."
-    return 2*(S@S.T)/np.maximum(S.sum(1)[:, None]+S.sum(1)[None], 1)
+    sizes = S.sum(1)[:, None]+S.sum(1)[None]
+    return np.where(sizes == 0, 1, 2*(S@S.T)/np.maximum(sizes, 1))
 
 UTILITIES = { # name → sets (n_sets, K) → (n_sets, n_sets) worth of answering column where row is true
     'exact': _exact_utility, 'f1': _f1_utility}
@@ -40,6 +41,7 @@ class SetDecoder:
     utility:str='f1' # what an answer is worth: a name of `UTILITIES`
     about:dict=field(default_factory=dict) # how it was chosen
     chosen_on:tuple=() # keys of the `Predictions` that chose it
+    least:int=0 # labels of a recording at least; 1 leaves the empty set out
 
     def __post_init__(self):
         types = {'sets': bool, 'frequency': float, 'prevalence': float}
@@ -56,10 +58,14 @@ class SetDecoder:
         odds = np.exp(z-z.max(1, keepdims=True))
         return odds/odds.sum(1, keepdims=True)
 
-    def decode(self, prob:np.ndarray)->np.ndarray:
-        "The labels of each recording, (n, K) bool, from `prob` (n, K): the set of the largest expected utility."
-        worth = UTILITIES[self.utility](self.sets.astype(float))
-        return self.sets[(self.posterior(prob)@worth).argmax(1)]
+    def decode(self, prob:np.ndarray, least:int|None=None)->np.ndarray:
+        """The labels of each recording, (n, K) bool, from `prob` (n, K): the set of the largest expected utility.
+
+        `least` in place of its own."""
+        least = self.least if least is None else least
+        worth = self.posterior(prob)@UTILITIES[self.utility](self.sets.astype(float))
+        allowed = self.sets.sum(1) >= least
+        return self.sets[np.where(allowed | ~allowed.any(), worth, -1).argmax(1)]
 
     def margin(self, prob:np.ndarray)->np.ndarray:
         "How sure the sets are of each class, (n, K), log odds, from `prob` (n, K)."
@@ -75,7 +81,8 @@ def to_dict(self:SetDecoder)->dict:
     "As JSON can hold it; `kind` says what it is."
     return {'kind': 'SetDecoder', 'sets': self.sets.astype(int).tolist(), 'frequency': self.frequency.tolist(),
             'prevalence': self.prevalence.tolist(), 'classes': list(self.classes), 'trust': self.trust,
-            'utility': self.utility, 'about': self.about, 'chosen_on': list(self.chosen_on)}
+            'utility': self.utility, 'about': self.about, 'chosen_on': list(self.chosen_on),
+            'least': self.least}
 
 @patch(cls_method=True)
 def from_dict(cls:SetDecoder, d:dict)->'SetDecoder':
@@ -108,10 +115,11 @@ def fit_decoder(
 )->SetDecoder:
     """Choose a set decoder on validation recordings; raises ECGError where there are none.
 
-    Recordings with an unknown label are left out: their set is not known."""
-    labelled = preds.take(preds.truth.any(1) & preds.known.all(1))
+    Recordings with an unknown label are left out: their set is not known. Those with none of the classes count as a
+    set of their own, the empty one."""
+    labelled = preds.take(preds.known.all(1))
     known, valid = labelled.take(labelled.role != 'test'), labelled.of('valid')
-    if not len(valid):
+    if not valid.truth.any():
         raise ECGError('these predictions hold no labelled validation recordings: '
                        'a decoder is chosen on the role "valid" and on nothing else')
     sets = LabelSets(classes=preds.classes).fit(known.truth)

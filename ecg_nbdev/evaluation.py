@@ -54,9 +54,10 @@ def single_answer(
     preds:Predictions, # answered
     thresholds:Thresholds|None=None, # margins decide with them, probabilities without
 )->np.ndarray: # (n,) number of a class
-    "One class per recording: of those answered, the one farthest beyond its threshold."
+    "One class per recording: of those answered, the one farthest beyond its threshold; the nearest where none is."
     sure = thresholds.margin(preds.prob) if thresholds else preds.prob
-    return np.where(preds.answer, sure, -np.inf).argmax(1)
+    open_to = preds.answer | ~preds.answer.any(1, keepdims=True)
+    return np.where(open_to, sure, -np.inf).argmax(1)
 
 # %% ../nbs/61_evaluation.ipynb #577294e4
 def draw_weights(
@@ -147,6 +148,14 @@ def _all_scores(part, one, weights):
     return {**scores, 'challenge': challenge_score(t, a, weights, normal, known)}
 
 # %% ../nbs/61_evaluation.ipynb #89b2c09f
+def _forced_scores(part, thresholds):
+    "Scores of label sets where each recording gets a label: for data sets in which every recording has one."
+    if thresholds is None: return {}
+    forced = replace(part, answer=thresholds.decode(part.prob, least=1))
+    every = np.ones((1, len(part)))
+    return {f'{name}_forced': SCORES[name](forced, None, every)[0] for name in ('macro_f1', 'exact_match')}
+
+# %% ../nbs/61_evaluation.ipynb #4220a565
 def _per_class(part, thresholds):
     "What each class scores, (K rows): areas, F1, Brier score, calibration and its floor, unknown labels, threshold."
     known = _known(part)
@@ -225,6 +234,16 @@ class Evaluation:
     def __repr__(self): return f'Evaluation({len(self)} recordings, macro AUROC {self["macro_auroc"]:.3f})'
     def _repr_html_(self): return f'<p>{self!r}</p>{self.table.round(3).to_html()}'
 
+    @property
+    def least(self)->int:
+        "Labels that every answer has at least: 1 where one was forced."
+        return self.thresholds.least if self.thresholds else 0
+
+    @property
+    def unanswered(self)->int:
+        "Recordings without an answer: nothing reached its threshold."
+        return int((~self.part.answer.any(1)).sum())
+
     @cached_property
     def table(self)->pd.DataFrame:
         "Precision, recall, specificity, F1, support, areas and unknown labels per class; macro and micro averages."
@@ -262,7 +281,7 @@ def _answered(preds, thresholds):
     answered = apply_thresholds(preds, thresholds)
     if preds.answer is not None and (preds.answer != answered.answer).any():
         raise ECGError('the answers were not given by these thresholds: '
-                       'pass the ones that gave them, or predictions without answers')
+                       'pass the ones that gave them and the same `least`, or predictions without answers')
     return answered
 
 # %% ../nbs/61_evaluation.ipynb #1b62417d
@@ -283,19 +302,23 @@ def evaluate(
     sources=None, # record id → name of its data set, as a dict or a Series
     n_boot:int=500, # draws of the intervals
     seed:int=0,
+    least:int|None=None, # labels of an answer at least, 1 for CPSC2018's protocol; None: as the operating point has it
 )->Evaluation:
     """Every score of the field for one part of the predictions; warns of what is undefined.
 
+    Scores whose names end in `_forced` give each recording a label, whatever `least` is; so do CPSC2018's.
     Raises CohortError where test recordings have chosen the operating point,
     ECGError where there is nothing to score."""
     check_unseen(preds, thresholds, role)
+    if thresholds is not None and least is not None: thresholds = replace(thresholds, least=least)
     answered = _answered(preds, thresholds)
     part, unlabelled = scored_part(answered, role)
     single = single_answer(part, thresholds)
     left_out = {'without one of the classes': unlabelled, 'of another role': int((preds.role != role).sum()),
                 'could not be read': n_skipped, 'unknown labels': int((~part.known).sum())}
-    return Evaluation(part, thresholds, single, _all_scores(part, single, weights), _per_class(part, thresholds),
-                      left_out, none_part(answered, role), _sources_of(part.ids, sources), n_boot, seed)
+    scores = {**_all_scores(part, single, weights), **_forced_scores(part, thresholds)}
+    return Evaluation(part, thresholds, single, scores, _per_class(part, thresholds), left_out,
+                      none_part(answered, role), _sources_of(part.ids, sources), n_boot, seed)
 
 # %% ../nbs/61_evaluation.ipynb #cfd9f2e9
 @patch
@@ -304,7 +327,7 @@ def to_dict(self:Evaluation)->dict:
     positives, known = self.part.truth.sum(0), self.part.known.sum(0)
     found = {**self.scores, 'n_records': len(self), 'n_skipped': self.left_out['could not be read'],
         'n_without_class': self.left_out['without one of the classes'], 'role': str(self.part.role[0]),
-        'n_unknown': self.left_out['unknown labels'],
+        'n_unknown': self.left_out['unknown labels'], 'n_unanswered': self.unanswered, 'least': self.least,
         'undefined': [c for c, n, m in zip(self.part.classes, positives, known) if not 0 < n < m],
         'none_of_the_classes': self.none_of_the_classes, 'three_ways': self.three_ways.to_dict('records'),
         'per_class': self.per_class.reset_index().to_dict('records')}

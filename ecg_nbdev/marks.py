@@ -11,7 +11,7 @@ __all__ = []
 import re
 from hashlib import blake2b
 import numpy as np
-from .core import CohortError
+from .core import LEADS, CohortError
 
 # %% ../nbs/11a_marks.ipynb #8d26d6c4
 def _digest(content): return blake2b(content, digest_size=16).hexdigest()
@@ -24,6 +24,13 @@ def sample_mark(
     exact = np.rint(np.asarray(signal, np.float32)*np.float32(1000))
     units = np.nan_to_num(exact, nan=-2**31, posinf=2**30, neginf=-2**30).astype('<i4')
     return 'blake2b:'+_digest(units.tobytes())
+
+def record_mark(
+    record, # a `Record`
+)->str: # of `sample_mark`
+    "The mark of a recording's own samples, without the leads that were computed."
+    signal, made = record.signal, np.isin(LEADS, record.computed)
+    return sample_mark(np.where(made[:, None], np.nan, signal) if made.any() else signal)
 
 # %% ../nbs/11a_marks.ipynb #1786668d
 def name_mark(

@@ -14,7 +14,7 @@ from pathlib import Path
 import re, shutil, struct, tempfile
 import numpy as np
 from . import plots # gives every record that was read its method `plot` and its picture
-from .core import CLASSES, LEADS, SNOMED, Record, RecordError, lead_name, whole_file
+from .core import CLASSES, LEADS, SNOMED, Record, RecordError, lead_name, limb_leads, whole_file
 from .rules import label_rules
 from .headers import MILLIVOLTS, check_signal, parse_age, parse_sex, read_header, refuse_pointer, signal_files
 
@@ -25,12 +25,22 @@ def _to_millivolts(row, signal):
     lead[row == -32768] = np.nan
     return lead
 
+def _check_sums(header, name, digital, members):
+    "Refuse a signal file of another recording; (signals, n) numbers. Headers without checksums, or with zeros, pass."
+    told = [header.signals[i].checksum for i in members]
+    if not any(told): return
+    for found, checksum in zip(digital.sum(axis=1, dtype=np.int64), told):
+        if checksum is None or not (int(found)-checksum) % 65536: continue
+        raise RecordError(header.path, f'signal and header do not belong together (the checksum of {name} differs): '
+                          'copy both again')
+
 def _decode_int16(header, n):
     "(12, n) float32 mV of a header whose signals are all in format 16; of two equal leads the first one counts."
     out, seen = np.full((len(LEADS), n), np.nan, np.float32), set()
     for name, members in signal_files(header).items():
         offset = header.signals[members[0]].offset
         digital = np.fromfile(header.path.parent/name, '<i2', n*len(members), offset=offset).reshape(n, len(members)).T
+        _check_sums(header, name, digital, members)
         for row, i in zip(digital, members):
             signal = header.signals[i]
             if signal.lead is None or signal.lead in seen: continue
@@ -175,6 +185,18 @@ def _find(path):
         raise RecordError(path, f'has no header and no known ending: give a file that ends in {", ".join(READERS)}')
     raise RecordError(path, 'there is no such recording: check the path')
 
+# %% ../nbs/10_records.ipynb #f11780f2
+_LIMB = limb_leads(*np.eye(2)[:, :, None])[..., 0].T # (6, 2) each limb lead as so much of I and of II
+
+def _with_limb_leads(record):
+    "The record with the limb leads that two others determine; as it is where none is missing, or all but one are."
+    absent = np.isnan(record.signal[:6]).all(axis=1)
+    if not absent.any() or absent.sum() > 4: return record
+    first, second = np.flatnonzero(~absent)[:2]
+    signal, from_two = record.signal.copy(), _LIMB@np.linalg.inv(_LIMB[[first, second]])
+    signal[:6][absent] = from_two[absent]@signal[[first, second]]
+    return replace(record, signal=signal, computed=tuple(lead for lead, gone in zip(LEADS, absent) if gone))
+
 # %% ../nbs/10_records.ipynb #c4107b42
 def _check(record, missing):
     "Refuse what no model can use."
@@ -189,7 +211,7 @@ def _check(record, missing):
 # %% ../nbs/10_records.ipynb #5b14c709
 def read_record(
     path, # a .hea, .mat or .h5 file, or the name without its ending
-    missing:str='raise', # leads that the file lacks: 'raise' RecordError, or 'nan' for rows of NaN
+    missing:str='raise', # leads that are lacking and can't be computed: 'raise' RecordError, or 'nan' for rows of NaN
     fs:float=None, # resample to this rate, Hz; None: as the file has it
 )->Record: # signal (12, n) float32 in mV, NaN where there is no sample
     "Read one recording; raises `RecordError` naming the file and the mend."
@@ -199,6 +221,7 @@ def read_record(
     record = READERS[path.suffix.lower()](path)
     infinite = np.isinf(record.signal)
     if infinite.any(): record = replace(record, signal=np.where(infinite, np.nan, record.signal))
+    record = _with_limb_leads(record)
     _check(record, missing)
     if fs and fs != record.fs: record = replace(record, signal=resample(record.signal, record.fs, fs), fs=fs)
     return record

@@ -150,7 +150,7 @@ def _label_counts(part):
     "(number of labels, recordings labelled with so many), as far as truth or answers go."
     labelled, answered = part.truth.sum(1), part.answer.sum(1)
     most = max(3, labelled.max(), answered.max())
-    return [(m, int((labelled == m).sum())) for m in range(1, most+1)]
+    return [(m, int((labelled == m).sum())) for m in range(most+1)]
 
 # %% ../nbs/71_report.ipynb #b817aad4
 def _none_facts(evaluation):
@@ -179,7 +179,8 @@ def _shown(evaluation):
         'groups': ['F1', *data['groups']], 'label_counts': _label_counts(part),
         'by_source': _rows(evaluation.by_source.rename(columns=_TITLES)),
         'three_ways': _rows(evaluation.three_ways.replace({'score': _TITLES})), 'negatives': _none_facts(evaluation),
-        'n_unknown': evaluation.left_out['unknown labels'],
+        'n_unknown': evaluation.left_out['unknown labels'], 'unanswered': evaluation.unanswered,
+        'least': evaluation.least,
         'data': json.dumps(data, ensure_ascii=False).replace('<', '\\u003c')}
 
 # %% ../nbs/71_report.ipynb #40d642d8

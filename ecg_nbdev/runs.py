@@ -91,6 +91,9 @@ def _say(evaluation, out):
     named = {'macro AUROC': 'macro_auroc', 'macro AUPRC': 'macro_auprc', 'macro F1': 'macro_f1',
              'exact match': 'exact_match', 'CPSC2018 F1': 'cpsc2018_f1'}
     print(f'\n{len(evaluation)} test recordings: '+', '.join(f'{t} {_number(evaluation[n])}' for t, n in named.items()))
+    forced = 'each has a label: where none reached its threshold, the nearest' if evaluation.least else (
+        f'{evaluation.unanswered} of them without an answer: nothing reached its threshold')
+    print(forced)
     undefined = evaluation.per_class.index[evaluation.per_class.auroc.isna()]
     if len(undefined):
         print(f'no AUROC for {", ".join(undefined)}: the test recordings hold none, or nothing else; '
@@ -287,7 +290,7 @@ def evaluate_run(
     out = Path(out or f'{model or "runs/shipped"}/evaluation-{Path(test_path).resolve().name}')
     facts = {k: v for k, v in predictor.about.items() if k not in ('seen', 'per_class')}
     write_report(evaluation, out/'report.html', f'{Path(test_path).name}, scored by {model or "the shipped model"}',
-                 skipped, lambda name: read_record(table.path[name]), about=facts)
+                 skipped, lambda name: read_record(table.path[name], missing='nan'), about=facts)
     seen = evaluation.left_out['of another role']
     if seen: print(f'{seen} recordings that the model has seen in training are left out of the scores'
                    f' ({len(preds.provenance.get("alike", ()))} of them cut, filtered or resampled)')

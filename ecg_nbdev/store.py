@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from .core import LEADS, RecordError, StoreError, whole_file
 from .records import read_record
 from .parallel import in_order, with_bar
-from .marks import sample_mark
+from .marks import record_mark, sample_mark
 from .units import to_millivolts, to_units
 
 # %% ../nbs/13_store.ipynb #1a489e6d
@@ -59,7 +59,7 @@ class MemoryStore:
             self._signals.append(x)
             known = {'id': r.id, 'patient': r.patient, 'age': r.age, 'sex': r.sex}
             known |= {'labels': ';'.join(r.labels), 'unknown': ';'.join(r.unknown)}
-            rows.append(known | {'n_samples': x.shape[1], 'mark': sample_mark(r.signal)})
+            rows.append(known | {'n_samples': x.shape[1], 'mark': record_mark(r)})
         self.fs, self.index = fs, pd.DataFrame(rows)
 
     def __len__(self): return len(self._signals)
@@ -192,13 +192,13 @@ def verify(self:Store)->int:
 def _pack(path, prepare):
     "One recording's (n, 12) int16, its number of clipped samples and its mark, or the `RecordError` that says why not."
     try:
-        record = read_record(path)
+        record = read_record(path, missing='nan')
         signal = prepare(record.signal, record.fs)
         got, want = signal.shape[-1], record.n*prepare.fs/record.fs
         if abs(got-want) > 2:
             raise StoreError(f'{path}: its preparation gave {got} samples, at {prepare.fs:g} Hz it has {want:.0f}: '
                              "let it resample to the store's rate")
-        return *to_units(signal), sample_mark(record.signal)
+        return *to_units(signal), record_mark(record)
     except RecordError as e: return e
 
 # %% ../nbs/13_store.ipynb #e985e013

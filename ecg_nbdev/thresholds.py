@@ -209,8 +209,8 @@ class Thresholds:
     Raises ECGError for another number of thresholds than classes."""
     values:np.ndarray # (K,)
     classes:tuple=CLASSES # the K classes
-    least:int=1 # labels of a recording at least
-    most:int=3 # and at most
+    least:int=0 # labels of a recording at least; 1 forces the nearest class where none reaches its threshold
+    most:int=3 # labels at most
     normal_alone:bool=True # Normal keeps no company
     about:dict=field(default_factory=dict) # rule, positives, on how many recordings
     chosen_on:tuple=() # keys of the `Predictions` that chose it
@@ -226,16 +226,17 @@ class Thresholds:
         "How far the probabilities `prob` (n, K) lie beyond their thresholds, (n, K), log odds."
         return log_odds(np.asarray(prob, float))-log_odds(self.values)
 
-    def decode(self, prob:np.ndarray)->np.ndarray:
-        "The labels of each recording, (n, K) bool, from probabilities `prob` (n, K)."
+    def decode(self, prob:np.ndarray, least:int|None=None)->np.ndarray:
+        "The labels of each recording, (n, K) bool, from probabilities `prob` (n, K); `least` in place of its own."
+        least = self.least if least is None else least
         margin = self.margin(prob)
         if self.normal_alone and 'Normal' in self.classes:
             margin = _normal_or_others(margin, self.classes.index('Normal'))
         place = (-margin).argsort(1, kind='stable').argsort(1)
-        return ((margin >= 0) & (place < self.most)) | ((place < self.least) & np.isfinite(margin))
+        return ((margin >= 0) & (place < self.most)) | ((place < least) & np.isfinite(margin))
 
     def top(self, prob:np.ndarray)->np.ndarray:
-        "The one class that is answered for each recording of `prob` (n, K), (n,) int: the largest margin."
+        "The class nearest to its threshold, or farthest beyond it, of each recording of `prob` (n, K), (n,) int."
         return self.margin(prob).argmax(1)
 
     def to_dict(self)->dict:
@@ -262,10 +263,18 @@ def _mean_goodness(rules, known):
 # %% ../nbs/60_thresholds.ipynb #5d1de702
 _STEPS = sorted(np.arange(-10, 31)/10, key=abs) # of log odds; among equally good ones the smallest wins
 
-def _move_together(at, truth, prob, goodness):
-    "All thresholds moved by the one step that makes decoded labels best."
+def _both_uses(goodness, truth, prob):
+    "Thresholds → what their everyday answers and their forced ones are worth, where a label is known to be there."
+    named = truth.any(1)[:, None]
+    def worth(at):
+        free = at.decode(prob)
+        return goodness(truth, free)+goodness(truth, np.where(named, at.decode(prob, 1), free))
+    return worth
+
+def _move_together(at, worth):
+    "All thresholds moved by the one step that makes decoded labels worth most."
     moved = [replace(at, values=1/(1+np.exp(-log_odds(at.values)-step))) for step in _STEPS]
-    return max(moved, key=lambda m: goodness(truth, m.decode(prob)))
+    return max(moved, key=worth)
 
 # %% ../nbs/60_thresholds.ipynb #53a4d07f
 def _rules(how, n, weights):
@@ -287,13 +296,16 @@ def _threshold(truth, prob, rule, smooth):
     return choose(truth, prob, rule)
 
 # %% ../nbs/60_thresholds.ipynb #7f849152
+_USES = 'everyday answers, which may be empty, and scores that force a label'
+
 def fit_thresholds(
     preds:Predictions, # the `valid` recordings of it are used, and no others
     how='f1', # a rule, or K of them, one per class
     smooth:bool=True, # smooth the counts; rules with >= and expected- stay exact
     together:bool=True, # then move all thresholds to where decoded labels are best; not with rules >= and expected-
     weights:np.ndarray|None=None, # (K, K) of `challenge_weights`, for the rule 'challenge'
-    **decoding, # `least`, `most`, `normal_alone` of `Thresholds`
+    least:int|None=None, # labels of a recording at least; None: everyday answers have 0, and forced ones count as much
+    **decoding, # `most`, `normal_alone` of `Thresholds`
 )->Thresholds:
     """Choose an operating point on validation recordings; raises ECGError where there are none.
 
@@ -310,10 +322,12 @@ def fit_thresholds(
         values = challenge_thresholds(valid.truth[whole], valid.prob[whole], weights, values)
         def goodness(truth, answer): return challenge_score(truth[whole], answer[whole], weights, normal)
     about = {'rule': how if isinstance(how, str) else rules, 'n_records': len(valid),
-             'positives': valid.truth.sum(0).tolist()}
-    at = Thresholds(values, classes, about=about, chosen_on=tuple(sorted(valid.key)), **decoding)
+             'positives': valid.truth.sum(0).tolist(), 'n_none': int((~valid.truth.any(1) & valid.known.all(1)).sum()),
+             'chosen_for': _USES if least is None else f'at least {least} labels'}
+    at = Thresholds(values, classes, least or 0, about=about, chosen_on=tuple(sorted(valid.key)), **decoding)
     if not together or not all(map(_is_free, rules)): return at
-    return _move_together(at, valid.truth, valid.prob, goodness)
+    if least is None: return _move_together(at, _both_uses(goodness, valid.truth, valid.prob))
+    return _move_together(at, lambda moved: goodness(valid.truth, moved.decode(valid.prob)))
 
 # %% ../nbs/60_thresholds.ipynb #39c6966f
 def check_unseen(
@@ -333,6 +347,7 @@ def check_unseen(
 def apply_thresholds(
     preds:Predictions, # without answers, or with others
     thresholds, # an operating point: `Thresholds` or `SetDecoder`
+    least:int|None=None, # labels of a recording at least, 1 for CPSC2018's protocol; None: as the operating point has it
 )->Predictions: # with `.answer`
     """Predictions with the labels that an operating point gives.
 
@@ -341,7 +356,7 @@ def apply_thresholds(
         raise ECGError(f'thresholds for {", ".join(thresholds.classes)} do not fit predictions of '
                        f'{", ".join(preds.classes)}')
     check_unseen(preds, thresholds)
-    return replace(preds, answer=thresholds.decode(preds.prob))
+    return replace(preds, answer=thresholds.decode(preds.prob, least))
 
 # %% ../nbs/60_thresholds.ipynb #77fcd078
 def _draw(valid, rng):

@@ -120,7 +120,10 @@ def test_recordings_without_a_class_are_counted_not_scored():
 
 def test_single_answer_is_one_of_those_given():
     preds, at = answered()
-    for point in (None, at, fit_decoder(preds)): assert preds.answer[np.arange(300), single_answer(preds, point)].all()
+    named = preds.answer.any(1)
+    assert not named.all()
+    for point in (None, at, fit_decoder(preds)): assert preds.answer[named, single_answer(preds, point)[named]].all()
+    assert (single_answer(preds, at)[~named] == at.top(preds.prob[~named])).all()
 
 
 @pytest.mark.parametrize('name', SCORES)

@@ -9,7 +9,7 @@ const clip = (v, low, high) => Math.min(Math.max(v, low), high)
 const logit = p => { p = clip(p, 1e-6, 1-1e-6); return Math.log(p)-Math.log1p(-p) }
 const expit = v => 1/(1+Math.exp(-v)), far = prob.map(logit)
 
-// -- answers: at least one label, at most so many, Normal alone
+// -- answers: so many labels at least and at most, Normal alone
 function decode(at) {
   const answer = new Uint8Array(N*K), top = new Uint8Array(N), cut = at.map(logit), {least, most, normal_alone} = D.thresholds
   const normal = normal_alone ? D.classes.indexOf('Normal') : -1, margin = new Float64Array(K)
@@ -24,7 +24,7 @@ function decode(at) {
       for (let j = 0; j < K; j++) if (open(j) && (margin[j] > margin[k] || margin[j] === margin[k] && j < k)) place++
       if (margin[k] >= 0 && place < most || place < least) { answer[i*K+k] = 1; if (first < 0 || margin[k] > margin[first]) first = k }
     }
-    top[i] = Math.max(first, 0)
+    top[i] = first < 0 ? best : first // where nothing is answered, the nearest
   }
   return {answer, top}
 }
