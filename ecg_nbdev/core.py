@@ -101,8 +101,8 @@ class Record:
         if signal.ndim != 2 or signal.shape[0] != len(LEADS):
             raise RecordError(name, f'its signal has shape {signal.shape}, not (12, samples): give one row a lead')
         if not self.fs > 0: raise RecordError(name, f'its sampling rate is {self.fs} Hz: give a rate above zero')
-        fixed = {'signal': signal, 'id': printable(self.id), 'labels': tuple(self.labels), 'unknown': tuple(self.unknown),
-                 'patient': printable(self.patient or self.id)}
+        fixed = {'signal': signal, 'labels': tuple(self.labels), 'unknown': tuple(self.unknown),
+                 'id': printable(self.id), 'patient': printable(self.patient or self.id)}
         for field_name, value in fixed.items(): object.__setattr__(self, field_name, value) # the class is frozen
 
     def __repr__(self):

@@ -77,7 +77,8 @@ def _read_wfdb(path):
     fast = header.signals and all(s.format == '16' and s.plain for s in header.signals)
     signal = _decode_int16(header, n) if fast else _decode_wfdb(header)
     labels, unknown = label_rules().decode(header.dx)
-    return Record(signal, header.fs, header.path.stem, labels, header.age, header.sex, header.patient, unknown, header.path)
+    about = header.age, header.sex, header.patient
+    return Record(signal, header.fs, header.path.stem, labels, *about, unknown, header.path)
 
 # %% ../nbs/10_records.ipynb #3890009a
 def _first_or_none(values):
@@ -214,11 +215,19 @@ def prepare_record(
 # %% ../nbs/10_records.ipynb #c4107b42
 RATES = 40, 40_000 # Hz, lowest and highest sampling rate of an electrocardiogram
 
+def check_rate(
+    path, # the recording
+    fs:float, # its sampling rate, Hz
+)->None:
+    "Refuse a rate that no electrocardiogram has."
+    if RATES[0] <= fs <= RATES[1]: return
+    raise RecordError(path, f'gives a sampling rate of {fs:g} Hz, not {RATES[0]} to {RATES[1]}: write the true one into it')
+
+# %% ../nbs/10_records.ipynb #ae07c58d
 def _check(record, missing):
     "Refuse what no model can use."
     if not record.n: raise RecordError(record.path, 'holds no sample: copy it again')
-    if not RATES[0] <= record.fs <= RATES[1]:
-        raise RecordError(record.path, f'gives a sampling rate of {record.fs:g} Hz: write the true one into it')
+    check_rate(record.path, record.fs)
     if record.missing and (missing == 'raise' or len(record.missing) == len(LEADS)):
         names = ', '.join(record.missing)
         raise RecordError(record.path, f"has no sample in {names}: give all twelve leads, or read with missing='nan'")
