@@ -28,7 +28,7 @@ from .marks import mark_kinds, sample_mark
 from .models import create_model
 from .parallel import with_bar
 from .predictions import Predictions
-from .records import read_record
+from .records import prepare_record, read_record
 from .signal import Preparation
 from .store import record_keys
 from .thresholds import Thresholds
@@ -178,11 +178,12 @@ class _FileSignals:
 
     def __iter__(self):
         for i, path in enumerate(with_bar(self.table.path, len(self.table), self.show)):
-            try: record = read_record(path)
+            try:
+                record = read_record(path)
+                signal = prepare_record(record, self.preparation)
             except RecordError as e:
                 self.failed.append({'path': str(path), 'reason': e.reason})
                 continue
-            signal = self.preparation(record.signal, record.fs)
             self.rows.append(i)
             self.keys.append(sample_mark(record.signal))
             self.known.append(self.seen(self.keys[-1], signal, self.preparation.fs))

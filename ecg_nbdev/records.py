@@ -221,7 +221,7 @@ def check_rate(
 )->None:
     "Refuse a rate that no electrocardiogram has."
     if RATES[0] <= fs <= RATES[1]: return
-    raise RecordError(path, f'gives a sampling rate of {fs:g} Hz, not {RATES[0]} to {RATES[1]}: write the true one into it')
+    raise RecordError(path, f'gives a sampling rate of {fs:g} Hz, not {RATES[0]} to {RATES[1]}: give the true one')
 
 # %% ../nbs/10_records.ipynb #ae07c58d
 def _check(record, missing):
