@@ -301,10 +301,13 @@ def _split_table(path, lines):
     def starts(line): return None not in (row := numbers(line)) and len(row) > 1
     start = next((i for i, line in enumerate(lines) if starts(line)), None)
     if start is None: raise RecordError(path, 'holds no row of numbers: give a table with a column per lead')
+    if numbers(lines[start]) in ([*range(n := len(numbers(lines[start])))], [*range(1, n+1)]): start += 1 # names
     rows = [numbers(line) for line in lines[start:]]
-    for i, row in enumerate(rows):
-        if len(row) == len(rows[0]) and None not in row: continue
-        raise RecordError(path, f'its line {start+i+1} is no row like those before it: the table is cut off or mixed')
+    mixed = [i for i, line in enumerate(lines[:start]) if None in (row := numbers(line)) and len(row)-row.count(None) > 7]
+    mixed += [start+i for i, row in enumerate(rows) if len(row) != len(rows[0]) or None in row]
+    if mixed or not rows:
+        line = mixed[0]+1 if mixed else start
+        raise RecordError(path, f'its line {line} is no row like the others: the table is cut off or mixed')
     return [_cells(line, mark) for line in lines[:start]], np.array(rows)
 
 # %% ../nbs/09a_formats.ipynb #59a77393
