@@ -29,7 +29,7 @@ from .models import create_model
 from .parallel import with_bar
 from .predictions import Predictions
 from .quality import check_quality
-from .records import read_record
+from .records import prepare_record, read_record
 from .signal import Preparation
 from .thresholds import Thresholds
 from .windows import cut_windows, enough_samples, plan_windows, stitch
@@ -209,11 +209,12 @@ class _FileSignals:
 
     def __iter__(self):
         for i, path in enumerate(with_bar(self.table.path, len(self.table), self.show)):
-            try: record = read_record(path, missing='nan')
+            try:
+                record = read_record(path, missing='nan')
+                signal = prepare_record(record, self.preparation)
             except RecordError as e:
                 self.failed.append({'path': str(path), 'reason': e.reason})
                 continue
-            signal = self.preparation(record.signal, record.fs)
             if not len(self.windows(signal)):
                 self.failed.append({'path': str(path), 'reason': _NO_WINDOW})
                 continue

@@ -11,8 +11,9 @@ __all__ = ['ecg_train', 'ecg_evaluate', 'ecg_predict', 'ecg_synth', 'ecg_fetch',
 from functools import wraps
 from pathlib import Path
 from typing import Annotated
+import csv, json, sys
 from fastcore.script import CliError, call_parse
-from .core import ECGError
+from .core import CLASS_TITLES, ECGError
 
 # %% ../nbs/90_cli.ipynb #d7a071ec
 def _one_line_errors(f):
@@ -71,31 +72,116 @@ def ecg_evaluate(
     keep_memory()
     evaluate_run(test_path, model, out)
 
+# %% ../nbs/90_cli.ipynb #e873b594
+def _as_object(row, classes):
+    "An answer as an object: labels in a list, probabilities by class, and all else as it is."
+    rest = {name: value for name, value in row.items() if name not in (*classes, 'record', 'file', 'labels')}
+    labels = row['labels'].split(';') if row['labels'] else []
+    probabilities = {} if row['refused'] else {c: round(float(row[c]), 4) for c in classes}
+    return {'record': row['record'], 'file': row['file'], 'labels': labels, 'probabilities': probabilities, **rest}
+
+def _as_json(rows, predictor):
+    "A list with one object per recording, written one after the other."
+    text = '['
+    for row in rows:
+        yield text+json.dumps(_as_object(row, predictor.classes), indent=1, ensure_ascii=False)
+        text = ','
+    if text == ',': yield ']'
+
+def _as_jsonl(rows, predictor):
+    "One object in each line."
+    return (json.dumps(_as_object(row, predictor.classes), ensure_ascii=False) for row in rows)
+
+# %% ../nbs/90_cli.ipynb #814f5dfb
+def _csv_line(cells):
+    "A line of a CSV file, without its end."
+    from io import StringIO
+    line = StringIO()
+    csv.writer(line, lineterminator='').writerow(f'{c:.4f}'.removesuffix('nan') if isinstance(c, float) else c for c in cells)
+    return line.getvalue()
+
+def _as_csv(rows, predictor):
+    "A header, and a line per recording."
+    for i, row in enumerate(rows):
+        if not i: yield _csv_line(row)
+        yield _csv_line(row.values())
+
+# %% ../nbs/90_cli.ipynb #0e1be3a8
+def _class_lines(row, predictor, names):
+    "A line for each of some classes: its full name, probability and threshold."
+    values = getattr(predictor.thresholds, 'values', None)
+    limits = {} if values is None else dict(zip(predictor.classes, values))
+    for name in names:
+        limit = f'  threshold {limits[name]:.3f}' if name in limits else ''
+        yield f'  {name:<7} {CLASS_TITLES.get(name, ""):<38} {row[name]:.3f}{limit}'
+
+def _answer_lines(row, predictor):
+    "The diagnoses, or the class that is nearest to its threshold, or why there is no answer."
+    if row['refused']: yield f"  no answer: {row['refused']}"
+    elif row['labels']: yield from _class_lines(row, predictor, row['labels'].split(';'))
+    else:
+        yield f'  none of the {len(predictor.classes)} diagnoses reaches its threshold; the nearest:'
+        yield from _class_lines(row, predictor, [row['nearest']])
+
+def _as_table(rows, predictor):
+    "For a person: the diagnoses in words with probability and threshold, and what there is to know beside them."
+    for row in rows:
+        yield f"{row['record']}  ({row['file']})"
+        yield from _answer_lines(row, predictor)
+        for name in ('warnings', 'notes', 'seen'):
+            if row.get(name): yield f'  {name}: {row[name]}'
+
+_WRITERS = {'table': _as_table, 'json': _as_json, 'jsonl': _as_jsonl, 'csv': _as_csv}
+
+# %% ../nbs/90_cli.ipynb #4c52cb8b
+class _Failures(list):
+    "Errors of files that can't be answered, each said on stderr."
+    def __call__(self, error):
+        self.append(error)
+        print(error, file=sys.stderr, flush=True)
+
+def _said_on_stdout(rows, predictor, form):
+    "Write answers as they come; what a reader had to assume goes to stderr too."
+    def noted():
+        for row in rows:
+            if row['notes'] and form != 'table': print(row['notes'], file=sys.stderr, flush=True)
+            yield row
+    for text in _WRITERS[form](noted(), predictor): print(text, flush=True)
+
+def _list_failures(failures, out):
+    "A table of what could not be read beside the answers; none where all was read."
+    path = Path(out).with_suffix('.skipped.csv')
+    path.unlink(missing_ok=True)
+    if not failures: return
+    rows = ([str(e).split(': ')[0], getattr(e, 'reason', str(e))] for e in failures)
+    path.write_text('\n'.join(map(_csv_line, [['path', 'reason'], *rows]))+'\n', encoding='utf-8')
+
 # %% ../nbs/90_cli.ipynb #5ea85950
 @call_parse
 @_one_line_errors
 def ecg_predict(
-    files:Annotated[str, 'recordings (.hea, .mat) or folders of them', {'nargs': '+'}],
+    files:Annotated[str, 'recordings in any known format, or folders of them', {'nargs': '+'}],
     model:str=None, # model folder; the shipped model where not given
-    format:Annotated[str, 'how the answers are written', {'choices': ('json', 'csv')}]='json',
+    format:Annotated[str, 'how answers are written; table in a terminal, else json', {'choices': tuple(_WRITERS)}]=None,
+    out:str=None, # write to this .parquet, .csv, .json or .jsonl file; a run that was stopped is continued
+    rate:float=None, # sampling rate, Hz, of tables of numbers that do not say it
+    unit:Annotated[str, 'unit of tables of numbers that do not say it', {'choices': ('mV', 'uV', 'V')}]=None,
+    leads:str=None, # names of their columns, with commas between
 ):
-    "Predict the diagnoses of recordings."
-    from ecg_nbdev.runs import predict_files
-    table = predict_files(files, model)
-    if format == 'csv': print(table.to_csv(index=False, float_format='%.4f'), end='')
-    else: print(_answers(table))
-
-def _answers(table):
-    "Predictions as JSON: a list with one object per recording."
-    import json
-    beside = ['nearest', 'warnings', 'refused', 'seen']
-    classes = [c for c in table.columns if c not in ('record', 'labels', *beside)]
-    rows = []
-    for _, row in table.iterrows():
-        probabilities = {} if row['refused'] else {c: round(float(row[c]), 4) for c in classes}
-        labels = row['labels'].split(';') if row['labels'] else []
-        rows.append({'record': row['record'], 'labels': labels, 'probabilities': probabilities, **row[beside]})
-    return json.dumps(rows, indent=1, ensure_ascii=False)
+    "Predict the diagnoses of recordings; what can't be read is named, and the rest is answered."
+    from ecg_nbdev.runs import answer_rows, answer_to, find_model, recordings_of
+    predictor, failures = find_model(model), _Failures()
+    paths, told = recordings_of(files, failures), dict(rate=rate, unit=unit, leads=leads and leads.split(','))
+    if out:
+        answered, earlier = answer_to(out, paths, predictor, failures, told)
+        _list_failures(failures, out)
+        print(f'{out}: {answered} recordings, {earlier} of them answered before; {len(failures)} not read')
+    else:
+        form = format or ('table' if sys.stdout.isatty() else 'json')
+        _said_on_stdout(answer_rows(paths, predictor, failures, told), predictor, form)
+    if not failures: return
+    if len(paths)+len(failures) > 1: print(f'{len(failures)} could not be read, see above', file=sys.stderr)
+    sys.exit(1)
 
 # %% ../nbs/90_cli.ipynb #7d3fecd7
 @call_parse

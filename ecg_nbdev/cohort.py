@@ -16,40 +16,50 @@ from pathlib import Path
 import os
 import numpy as np
 import pandas as pd
-from .core import CLASSES, LEADS, CohortError, RecordError, whole_file
-from .records import READERS, check_signal, read_header, read_record
+from .core import CLASSES, LEADS, CohortError, RecordError, printable, whole_file
+from .formats import ENDINGS, is_recording
+from .records import READERS, check_rate, check_signal, naming, read_header, read_record
 from .marks import record_mark
 from .parallel import in_order, with_bar
 from .rules import dx_items, label_rules
-from .labels import cpsc2018_label_order, multi_hot, read_ptbxl, read_reference, split_labels
+from .labels import cpsc2018_label_order, multi_hot, read_metadata, read_ptbxl, read_reference, split_labels
 
 # %% ../nbs/12_cohort.ipynb #2bfc76b3
-def _is_recording(name, headers):
-    "Whether a file is a recording, told by its name; `headers` are the stems that have a header beside them."
-    stem, suffix = os.path.splitext(name)
-    if name.startswith('.') or suffix.lower() not in READERS: return False
-    return suffix.lower() != '.mat' or stem not in headers
+def _is_recording(path, headers):
+    "Whether a file is a recording; `headers` are the stems that have a header beside them."
+    suffix = path.suffix.lower()
+    if path.name.startswith('.') or suffix not in (*READERS, *ENDINGS): return False
+    if suffix == '.hea': return True
+    return path.stem not in headers and (suffix in READERS or is_recording(path))
 
 # %% ../nbs/12_cohort.ipynb #ab97f845
 def find_records(
     folder:str|Path, # searched with all its subfolders
+    failed=None, # called with the `RecordError` of a folder that can't be entered; raised where not given
 )->list: # of paths, sorted by name within each folder
     "The recordings in a folder; raises `CohortError` where there are none."
+    def closed(e):
+        error = RecordError(e.filename, f"can't be entered ({e.strerror}): check its permissions")
+        if failed is None: raise error
+        failed(error)
     folder = Path(folder)
     if not folder.is_dir(): raise CohortError(f'{folder}: there is no such folder: check the path')
     found = []
-    for place, below, names in os.walk(folder):
+    for place, below, names in os.walk(folder, onerror=closed):
         below[:] = sorted(name for name in below if not name.startswith('.'))
-        headers = {name[:-4] for name in names if name.endswith('.hea')}
-        found += [Path(place, name) for name in sorted(names) if _is_recording(name, headers)]
+        headers = {name[:-4] for name in names if name.lower().endswith('.hea')}
+        found += [path for name in sorted(names) if _is_recording(path := Path(place, name), headers)]
     if not found:
-        raise CohortError(f"{folder}: holds no recordings: give a folder with files that end in {', '.join(READERS)}")
+        endings = ', '.join((*READERS, *ENDINGS))
+        raise CohortError(f"{folder}: holds no recordings: give a folder with files that end in {endings}")
     return found
 
 # %% ../nbs/12_cohort.ipynb #a2539ad6
 def _told_by(folder):
     "Name of a recording → what a folder's label table says of it; None where there is no table."
     if (table := folder/'ptbxl_database.csv').is_file(): return read_ptbxl(table)
+    for name in ('metadata.csv', 'exams.csv'):
+        if (table := folder/name).is_file() and (told := read_metadata(table)) is not None: return told
     if not (table := folder/'REFERENCE.csv').is_file(): return None
     return {name: dict(dx=','.join(labels)) for name, labels in read_reference(table).items()}
 
@@ -89,7 +99,11 @@ def _signal_row(path):
 # %% ../nbs/12_cohort.ipynb #8699089a
 def _describe(path):
     "What a file says of its recording, or the `RecordError` that says why it can't be used."
-    try: return _wfdb_row(path) if path.suffix.lower() == '.hea' else _signal_row(path)
+    try:
+        if printable(path) != str(path): raise RecordError(path, 'its name is not UTF-8: rename it')
+        with naming(path): row = _wfdb_row(path) if path.suffix.lower() == '.hea' else _signal_row(path)
+        check_rate(path, row['fs'])
+        return row
     except RecordError as e: return e
 
 # %% ../nbs/12_cohort.ipynb #47e8d1eb
@@ -262,8 +276,8 @@ def scan(
     root, skipped = Path(os.path.abspath(folder)), []
     def failed(error):
         if on_error == 'raise': raise error
-        skipped.append(dict(path=str(error.path), reason=error.reason))
-    paths, rules = [Path(os.path.abspath(path)) for path in find_records(folder)], label_rules(classes)
+        skipped.append(dict(path=printable(error.path), reason=printable(error.reason)))
+    paths, rules = [Path(os.path.abspath(path)) for path in find_records(folder, failed)], label_rules(classes)
     references = _references(root, {path.parent for path in paths})
     rows = _usable_rows(paths, root, references, rules, failed, progress)
     unread = _unread(references.values(), {row['id'] for row in rows})

@@ -63,6 +63,13 @@ class StoreError(ECGError):
 class BundleError(ECGError):
     "A saved model is missing, damaged or does not fit."
 
+# %% ../nbs/00_core.ipynb #edcf2d67
+def printable(
+    path, # a path or its text
+)->str:
+    "The text of a path that can be printed and stored, whatever bytes its name holds."
+    return os.fsencode(str(path)).decode('utf-8', 'backslashreplace')
+
 # %% ../nbs/00_core.ipynb #5e2775d8
 class RecordError(ECGError):
     "One recording can't be used."
@@ -71,7 +78,7 @@ class RecordError(ECGError):
         reason:str, # what is wrong and how to mend it
     ):
         self.path, self.reason = Path(path), reason
-        super().__init__(f'{path}: {reason}')
+        super().__init__(printable(f'{path}: {reason}'))
 
     def __reduce__(self): return type(self), (self.path, self.reason)
 
@@ -96,7 +103,7 @@ class Record:
             raise RecordError(name, f'its signal has shape {signal.shape}, not (12, samples): give one row a lead')
         if not self.fs > 0: raise RecordError(name, f'its sampling rate is {self.fs} Hz: give a rate above zero')
         fixed = {'signal': signal, 'labels': tuple(self.labels), 'unknown': tuple(self.unknown),
-                 'patient': self.patient or self.id}
+                 'id': printable(self.id), 'patient': printable(self.patient or self.id)}
         for field_name, value in fixed.items(): object.__setattr__(self, field_name, value) # the class is frozen
 
     def __repr__(self):

@@ -115,6 +115,41 @@ def read_ptbxl(
         told |= dict.fromkeys((f'{row.ecg_id:05d}_hr', f'{row.ecg_id:05d}_lr', f'HR{row.ecg_id:05d}'), of_row)
     return told
 
+# %% ../nbs/11_labels.ipynb #4ba7e4a8
+def _sph_rows(table):
+    "Name → what SPH's table says of it."
+    for row in table.itertuples():
+        items = [part.split('+')[0].strip() for part in str(row.AHA_Code).split(';')]
+        dx = ','.join(f'aha:{item}' for item in items if item)
+        of_row = dict(dx=dx, patient=str(row.Patient_ID), age=float(row.Age), sex=str(row.Sex))
+        yield (Path(str(row.ECG_ID)).stem,), of_row
+
+# %% ../nbs/11_labels.ipynb #2c4b475f
+_FLAGS = '1dAVb', 'RBBB', 'LBBB', 'SB', 'ST', 'AF', 'normal_ecg'
+
+def _code15_rows(table):
+    "Names → what CODE-15%'s table says of an exam."
+    for row in table.to_dict('records'):
+        flagged = [f for f in _FLAGS if str(row.get(f, '')).strip().lower() in ('true', '1', '1.0')]
+        exam = 'code15:exam' if 'normal_ecg' in row else 'code15:exam?'
+        of_row = dict(dx=','.join([exam, *(f'code15:{f}' for f in flagged)]), patient=str(row.get('patient_id', '')),
+                      age=float(row['age']), sex='FM'[str(row['is_male']).strip().lower() in ('true', '1', '1.0')])
+        names = str(row['exam_id']), f'TNMG{row["exam_id"]}', Path(str(row.get('save_file', ''))).stem
+        yield tuple(name for name in names if name), of_row
+
+# %% ../nbs/11_labels.ipynb #31bc79b0
+def read_metadata(
+    path, # metadata.csv or exams.csv
+)->dict|None: # name of a recording → what the table says: dx, patient, age, sex; None for another data set's table
+    "The table of SPH or CODE-15%; raises `CohortError` where it can't be read."
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        if {'ECG_ID', 'AHA_Code', 'Patient_ID', 'Age', 'Sex'} <= set(table.columns): rows = _sph_rows(table)
+        elif {'exam_id', 'age', 'is_male', *_FLAGS[:-1]} <= set(table.columns): rows = _code15_rows(table)
+        else: return None
+        return {name: of_row for names, of_row in rows for name in names}
+    except (OSError, ValueError) as e: raise CohortError(f"{path}: can't be read as a table ({e}): restore it") from e
+
 # %% ../nbs/11_labels.ipynb #440f2698
 def first_labels(
     labels, # one entry per recording: 'AF;RBBB', or a tuple of class names, the first label first

@@ -9,7 +9,7 @@ __all__ = ['predict_records', 'RecordMetric', 'AugmentBatches', 'BestEpoch', 'Av
            'training_history']
 
 # %% ../nbs/51_learner.ipynb #feabc50c
-import copy, random, warnings
+import copy, random, sys, warnings
 from contextlib import contextmanager
 import numpy as np
 import pandas as pd
@@ -18,6 +18,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from fastai.basics import Adam, Callback, Learner, Metric
 from fastai.callback.all import EarlyStoppingCallback, GradientClip, MixedPrecision
 from fastai.callback.tracker import TrackerCallback
+from fastprogress.fastprogress import IN_NOTEBOOK
 from .augment import Augment
 from .core import whole_file
 from .data import WindowDataset
@@ -204,6 +205,14 @@ def ecg_learner(
                    cbs=[*own, *cbs])
 
 # %% ../nbs/51_learner.ipynb #a7dd80b7
+@contextmanager
+def _plain_lines(learn, on):
+    "In a log file or a pipe, the table's lines without a bar that is drawn over again and again."
+    if on and not IN_NOTEBOOK and not sys.stdout.isatty():
+        with learn.no_bar(): yield
+    else: yield
+
+# %% ../nbs/51_learner.ipynb #119c4479
 def train_learner(
     learn:Learner, # of `ecg_learner`
     epochs:int=10, # at most
@@ -216,7 +225,7 @@ def train_learner(
     cbs = [BestEpoch()]
     if patience: cbs.append(EarlyStoppingCallback(monitor='macro_auroc', patience=patience))
     if csv: cbs.append(_WriteHistory(csv))
-    with quiet(learn, not show): learn.fit_one_cycle(epochs, lr, cbs=cbs)
+    with quiet(learn, not show), _plain_lines(learn, show): learn.fit_one_cycle(epochs, lr, cbs=cbs)
     return training_history(learn)
 
 # %% ../nbs/51_learner.ipynb #c6e3c756

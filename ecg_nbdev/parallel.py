@@ -11,7 +11,7 @@ __all__ = []
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from itertools import islice
-import os
+import os, sys, time
 from fastprogress.fastprogress import IN_NOTEBOOK, progress_bar
 
 # %% ../nbs/03_parallel.ipynb #b22b4062
@@ -37,6 +37,25 @@ def in_order(
             yield waiting.popleft().result()
             waiting.extend(pool.submit(function, item) for item in islice(items, 1))
 
+# %% ../nbs/03_parallel.ipynb #34bb9729
+def _how_far(done, total, seconds):
+    "Such as `120 of 500, 40 a second, 10 s left`."
+    speed = done/max(seconds, 1e-9)
+    return f'{done} of {total}, {speed:.3g} a second, {(total-done)/speed:.0f} s left'
+
+def _told_on(stream, items, total, every=15.):
+    "Go through items and say on a stream how far it is: in a terminal five times a second, else every few seconds."
+    drawn, start = stream.isatty(), time.monotonic()
+    said = start
+    for done, item in enumerate(items, 1):
+        yield item
+        now = time.monotonic()
+        if now-said < (0.2 if drawn else every): continue
+        said, line = now, _how_far(done, total, now-start)
+        stream.write(f'\r{line:<60}' if drawn else f'{line}\n')
+        stream.flush()
+    if drawn and said > start: stream.write(f'\r{"":<60}\r')
+
 # %% ../nbs/03_parallel.ipynb #19ae3545
 def with_bar(
     items, # any iterable
@@ -47,5 +66,4 @@ def with_bar(
     if not progress or not total:
         yield from items
         return
-    yield from progress_bar(items, total=total)
-    if not IN_NOTEBOOK: print()  # the console's bar leaves the cursor behind itself
+    yield from progress_bar(items, total=total) if IN_NOTEBOOK else _told_on(sys.stderr, items, total)

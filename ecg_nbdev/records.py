@@ -8,14 +8,16 @@ Docs: https://ecg-nbdev.github.io/ecg_nbdev/records.html.md"""
 __all__ = ['READERS', 'resample', 'read_record', 'write_record']
 
 # %% ../nbs/10_records.ipynb #9238e443
+from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 import re, shutil, struct, tempfile
 import numpy as np
 from . import plots # gives every record that was read its method `plot` and its picture
-from .core import CLASSES, LEADS, SNOMED, Record, RecordError, lead_name, limb_leads, whole_file
+from .core import CLASSES, LEADS, SNOMED, ECGError, Record, RecordError, lead_name, limb_leads, whole_file
 from .rules import label_rules
+from .formats import ENDINGS, Told, find_format, read_format
 from .headers import MILLIVOLTS, check_signal, parse_age, parse_sex, read_header, refuse_pointer, signal_files
 
 # %% ../nbs/10_records.ipynb #3dd26be1
@@ -85,7 +87,8 @@ def _read_wfdb(path):
     fast = header.signals and all(s.format == '16' and s.plain for s in header.signals)
     signal = _decode_int16(header, n) if fast else _decode_wfdb(header)
     labels, unknown = label_rules().decode(header.dx)
-    return Record(signal, header.fs, header.path.stem, labels, header.age, header.sex, header.patient, unknown, header.path)
+    about = header.age, header.sex, header.patient
+    return Record(signal, header.fs, header.path.stem, labels, *about, unknown, header.path)
 
 # %% ../nbs/10_records.ipynb #3890009a
 def _first_or_none(values):
@@ -124,7 +127,6 @@ def _read_variable(path, name, variables):
 def _read_matlab(path):
     "The record of a .mat file."
     path = Path(path)
-    if path.with_suffix('.hea').exists(): return _read_wfdb(path.with_suffix('.hea'))
     variables = _load_matlab(path)
     for name in _MAT_READERS:
         if name in variables: return _read_variable(path, name, variables)
@@ -140,8 +142,9 @@ def _read_hdf5(path):
     try: import h5py
     except ImportError: raise RecordError(path, "needs the package h5py: pip install 'ecg_nbdev[formats]'") from None
     try:
-        with h5py.File(path) as f: signal = f['ecg'][:]
-    except (OSError, KeyError) as e: raise RecordError(path, f'holds no table "ecg" ({e}): copy it again') from e
+        with h5py.File(path) as f: signal = f['ecg'][()]
+    except (OSError, KeyError, TypeError, AttributeError) as e:
+        raise RecordError(path, f'holds no table "ecg" ({e}): copy it again') from e
     return Record(signal, 500, path.stem, unknown=CLASSES, path=path)
 
 # %% ../nbs/10_records.ipynb #5ce66163
@@ -174,16 +177,50 @@ def resample(
 READERS = { # file ending -> reader(path)
     '.hea': _read_wfdb, '.mat': _read_matlab, '.h5': _read_hdf5, '.hdf5': _read_hdf5}
 
-def _find(path):
-    "The file that a path means: 'A0001.dat' stands for its header, 'A0001' for any file that can be read."
+_BY_CONTENT = {'HDF5': _read_hdf5, 'MATLAB': _read_matlab} # whatever the ending
+
+def _header_of(path):
+    "The header beside a file, None where there is none."
+    for suffix in ('.hea', '.HEA'):
+        if (header := path.with_suffix(suffix)).is_file(): return header
+
+def _is_signal(path):
+    "Whether an existing file may be the signal of the header beside it."
+    return path.suffix.lower() == '.mat' or path.suffix.lower() not in (*READERS, *ENDINGS)
+
+# %% ../nbs/10_records.ipynb #db80a89a
+def find_record(
+    path, # a file, or its name without the ending
+)->Path:
+    "The file to read: 'A0001.dat' means its header, 'A0001' any file of that name; `RecordError` where there is none."
     path = Path(path)
-    if path.suffix.lower() in READERS and path.is_file(): return path
-    stem = path.with_suffix('') if path.is_file() else path
-    for suffix in READERS:
-        if (found := Path(f'{stem}{suffix}')).is_file(): return found
-    if path.is_file():
-        raise RecordError(path, f'has no header and no known ending: give a file that ends in {", ".join(READERS)}')
+    try:
+        if path.is_file(): return (_is_signal(path) and _header_of(path)) or path
+        for suffix in (*READERS, *ENDINGS):
+            if (found := Path(f'{path}{suffix}')).is_file(): return found
+    except (OSError, ValueError) as e: raise RecordError(path, f"can't be looked up ({e}): check the path") from e
     raise RecordError(path, 'there is no such recording: check the path')
+
+# %% ../nbs/10_records.ipynb #f3d9ea1b
+@contextmanager
+def naming(
+    path, # the recording that is worked on
+    what:str="can't be read", # what failed
+):
+    "Turn any error but an `ECGError` into a `RecordError` that names the recording."
+    try: yield
+    except ECGError: raise
+    except Exception as e:
+        why = ' '.join(str(e).split())[:160]
+        raise RecordError(path, f'{what} ({type(e).__name__}: {why}): leave it out, or export it again') from e
+
+# %% ../nbs/10_records.ipynb #3a586cb4
+def prepare_record(
+    record:Record,
+    prepare, # (signal (12, n) mV, its rate Hz) → (12, m) mV
+)->np.ndarray: # (12, m) mV
+    "A recording's prepared signal; raises `RecordError` where the preparation fails."
+    with naming(record.path or record.id, "can't be prepared"): return prepare(record.signal, record.fs)
 
 # %% ../nbs/10_records.ipynb #f11780f2
 _LIMB = limb_leads(*np.eye(2)[:, :, None])[..., 0].T # (6, 2) each limb lead as so much of I and of II
@@ -198,9 +235,21 @@ def _with_limb_leads(record):
     return replace(record, signal=signal, computed=tuple(lead for lead, gone in zip(LEADS, absent) if gone))
 
 # %% ../nbs/10_records.ipynb #c4107b42
+RATES = 40, 40_000 # Hz, lowest and highest sampling rate of an electrocardiogram
+
+def check_rate(
+    path, # the recording
+    fs:float, # its sampling rate, Hz
+)->None:
+    "Refuse a rate that no electrocardiogram has."
+    if RATES[0] <= fs <= RATES[1]: return
+    raise RecordError(path, f'gives a sampling rate of {fs:g} Hz, not {RATES[0]} to {RATES[1]}: give the true one')
+
+# %% ../nbs/10_records.ipynb #ae07c58d
 def _check(record, missing):
     "Refuse what no model can use."
     if not record.n: raise RecordError(record.path, 'holds no sample: copy it again')
+    check_rate(record.path, record.fs)
     if record.missing and (missing == 'raise' or len(record.missing) == len(LEADS)):
         names = ', '.join(record.missing)
         raise RecordError(record.path, f"has no sample in {names}: give all twelve leads, or read with missing='nan'")
@@ -208,22 +257,32 @@ def _check(record, missing):
     if (np.nanmax(held, axis=1) == np.nanmin(held, axis=1)).all():
         raise RecordError(record.path, 'is flat in every lead, there is no heartbeat in it: leave it out')
 
+# %% ../nbs/10_records.ipynb #a62939c5
+def _read(path, told):
+    "The record of an existing file, as it is."
+    refuse_pointer(path)
+    reader = READERS.get(path.suffix.lower()) or _BY_CONTENT.get(find_format(path))
+    return reader(path) if reader else read_format(path, told)
+
 # %% ../nbs/10_records.ipynb #5b14c709
 def read_record(
-    path, # a .hea, .mat or .h5 file, or the name without its ending
+    path, # a file in any known format, or the name without its ending
     missing:str='raise', # leads that are lacking and can't be computed: 'raise' RecordError, or 'nan' for rows of NaN
     fs:float=None, # resample to this rate, Hz; None: as the file has it
+    rate:float=None, # of a table of numbers that does not say it: sampling rate, Hz
+    unit:str=None, # mV, uV or V; where neither file nor caller says it, the amplitude tells, with a `FormatWarning`
+    leads=None, # names of its columns, in their order
 )->Record: # signal (12, n) float32 in mV, NaN where there is no sample
     "Read one recording; raises `RecordError` naming the file and the mend."
     if missing not in ('raise', 'nan'): raise ValueError(f"missing is 'raise' or 'nan', not {missing!r}")
-    path = _find(path)
-    refuse_pointer(path)
-    record = READERS[path.suffix.lower()](path)
-    infinite = np.isinf(record.signal)
-    if infinite.any(): record = replace(record, signal=np.where(infinite, np.nan, record.signal))
-    record = _with_limb_leads(record)
-    _check(record, missing)
-    if fs and fs != record.fs: record = replace(record, signal=resample(record.signal, record.fs, fs), fs=fs)
+    with naming(path):
+        path = find_record(path)
+        record = _read(path, Told(rate, unit, tuple(leads) if leads else None))
+        infinite = np.isinf(record.signal)
+        if infinite.any(): record = replace(record, signal=np.where(infinite, np.nan, record.signal))
+        record = _with_limb_leads(record)
+        _check(record, missing)
+        if fs and fs != record.fs: record = replace(record, signal=resample(record.signal, record.fs, fs), fs=fs)
     return record
 
 # %% ../nbs/10_records.ipynb #2d55c023

@@ -8,27 +8,29 @@ Docs: https://ecg-nbdev.github.io/ecg_nbdev/runs.html.md"""
 __all__ = ['BY_RECORDING', 'train_run', 'synth_run', 'evaluate_run', 'predict_files']
 
 # %% ../nbs/83_runs.ipynb #58920f0c
-import copy, json, sys, warnings
+import copy, json, os, sys, warnings
 from contextlib import contextmanager
 from dataclasses import replace
+from hashlib import blake2b
 from pathlib import Path
 import numpy as np
 import pandas as pd
-from .bundle import Predictor, load_bundle, load_pretrained, save_bundle
+from .bundle import Predictor, load_bundle, load_pretrained, save_bundle, to_config
 from .calibration import CALIBRATION_METHODS, fit_calibration
 from .cohort import find_records, make_folds, scan, split_of_fold
-from .core import CLASSES, LEADS, CohortError, ECGError, whole_file
+from .core import CLASSES, LEADS, CohortError, ECGError, RecordError, printable, whole_file
 from .data import ecg_dls
 from .decoding import fit_decoder
 from .evaluation import Evaluation, evaluate
 from .fingerprint import Seen, seen_of
+from .formats import FormatWarning
 from .labels import label_states
 from .learner import ecg_learner, train_learner
 from .metrics import UndefinedScore
 from .parallel import with_bar
 from .predictions import predictions_table, save_predictions
 from .pretrain import mix_weights, simulated_start
-from .records import read_record, write_record
+from .records import find_record, naming, read_record, write_record
 from .report import write_report
 from .signal import Preparation
 from .sim.synth import cohort_record
@@ -299,20 +301,138 @@ def evaluate_run(
     return evaluation
 
 # %% ../nbs/83_runs.ipynb #27a94f95
-def _read_any(path):
-    "A recording; leads that the file lacks are named on stderr."
-    record = read_record(path, missing='nan')
-    if record.missing:
-        print(f"{record.id}: {', '.join(record.missing)} absent: "
-              f'the answer rests on the other {len(LEADS)-len(record.missing)} leads', file=sys.stderr)
-    return record
+def recordings_of(
+    files, # recordings, or folders of them
+    failed, # called with the error of what is none
+)->list: # of paths, each once: a header and its signal file are one recording
+    "The recordings that are meant, folders searched."
+    found = {}
+    for given in files:
+        try:
+            with naming(given): paths = find_records(given, failed) if Path(given).is_dir() else [find_record(given)]
+        except ECGError as e: failed(e)
+        else: found |= {os.path.abspath(path): Path(path) for path in paths}
+    return list(found.values())
+
+# %% ../nbs/83_runs.ipynb #fb4572f9
+def _read_noted(path, told):
+    "A recording, and in words what its reader had to assume."
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter('always')
+        record = read_record(path, missing='nan', **told)
+    return record, '; '.join(printable(w.message) for w in said if issubclass(w.category, FormatWarning))
+
+# %% ../nbs/83_runs.ipynb #744c2a02
+def _tables(predictor, held, failed):
+    "Pairs of what is held (path, recording, notes) and its table of one row; `failed` gets the errors."
+    try:
+        table = predictor.predict([record for _, record, _ in held])
+        yield from ((one, table.iloc[[i]]) for i, one in enumerate(held))
+    except Exception:
+        for one in held:
+            try:
+                with naming(one[0], "can't be predicted"): table = predictor.predict([one[1]])
+            except RecordError as e: failed(e)
+            else: yield one, table
+
+def _rows(predictor, held, failed):
+    "A dict per recording: record, file, what the model says, and notes."
+    for (path, record, notes), table in _tables(predictor, held, failed):
+        row = table.iloc[0].to_dict()
+        yield {'record': row.pop('record'), 'file': printable(path), **row, 'notes': notes}
+
+# %% ../nbs/83_runs.ipynb #a7972cca
+def answer_rows(
+    paths, # of recordings
+    predictor:Predictor, # the model
+    failed, # called with the `RecordError` of a recording that can't be answered
+    told:dict|None=None, # rate, unit, leads of tables that do not say them, for `read_record`
+    at_once:int=8, # recordings that go through the network together
+): # generator of dicts, in the order of the paths
+    "The answers, one after the other: whatever goes wrong in one file, the rest is answered."
+    held = []
+    for path in paths:
+        try: held.append((path, *_read_noted(path, told or {})))
+        except RecordError as e: failed(e)
+        if len(held) < at_once and sum(record.n for _, record, _ in held) < 500_000: continue
+        yield from _rows(predictor, held, failed)
+        held = []
+    if held: yield from _rows(predictor, held, failed)
 
 # %% ../nbs/83_runs.ipynb #8916eb3d
 def predict_files(
     files, # recordings, or folders of them
     model=None, # model folder; the shipped model where not given
-)->pd.DataFrame: # per recording: record, a probability per class, labels
-    "Predict recordings; leads that a file lacks are taken as absent. Raises RecordError for a file that can't be read."
-    predictor = find_model(model)
-    paths = [p for f in files for p in (find_records(f) if Path(f).is_dir() else [f])]
-    return predictor.predict(map(_read_any, paths))
+    failed=None, # called with the error of a file that can't be answered; raised where not given
+    **told, # rate, unit, leads of tables that do not say them, for `read_record`
+)->pd.DataFrame: # per recording: record, file, a probability per class, labels, seen, notes
+    "Predict recordings; leads that a file lacks are taken as absent. Raises RecordError unless `failed` takes it."
+    def stop(error): raise error
+    failed, predictor = failed or stop, find_model(model)
+    return pd.DataFrame(list(answer_rows(recordings_of(files, failed), predictor, failed, told)))
+
+# %% ../nbs/83_runs.ipynb #fffcf9c2
+def _identity(predictor):
+    "A name for a model: its answers are not mixed with another one's."
+    weights = b''.join(w.detach().cpu().numpy().tobytes() for w in predictor.model.state_dict().values())
+    return blake2b(json.dumps(to_config(predictor), default=str).encode()+weights, digest_size=16).hexdigest()
+
+def _stamp(path):
+    "What changes when a file does; of one that is gone, its name."
+    try: stat = os.stat(path)
+    except OSError: return [printable(path)]
+    return [printable(path), stat.st_size, stat.st_mtime_ns]
+
+# %% ../nbs/83_runs.ipynb #66495d27
+def _answered(journal, model):
+    "The rows of a journal, by the stamps of their files; none where another model wrote it."
+    try: first, *lines = journal.read_text(encoding='utf-8').split('\n')[:-1] # what has no end of line was cut off
+    except (FileNotFoundError, ValueError): return {}
+    if json.loads(first) != model: return {}
+    return {json.dumps(stamp): row for stamp, row in map(json.loads, lines)}
+
+# %% ../nbs/83_runs.ipynb #a9a8696c
+def _plain(value): return value.item() # numpy's numbers, which JSON does not know
+
+def _note(journal, *contents):
+    "Put lines down at once."
+    for content in contents: journal.write(json.dumps(content, default=_plain)+'\n')
+    journal.flush()
+
+# %% ../nbs/83_runs.ipynb #d65cf6c3
+def _write_answers(rows, out):
+    "The result in the format that its name ends in."
+    table = pd.DataFrame(rows)
+    with whole_file(out) as f:
+        if out.suffix == '.parquet': table.to_parquet(f, index=False)
+        elif out.suffix == '.csv': table.to_csv(f, index=False)
+        else: table.to_json(f, orient='records', lines=out.suffix == '.jsonl', force_ascii=False, indent=None)
+
+# %% ../nbs/83_runs.ipynb #f2bff5bc
+OUT_ENDINGS = '.parquet', '.csv', '.json', '.jsonl'
+
+def answer_to(
+    out, # the result: .parquet, .csv, .json or .jsonl
+    paths, # of recordings
+    predictor:Predictor, # the model
+    failed, # called with the `RecordError` of a recording that can't be answered
+    told:dict|None=None, # rate, unit, leads of tables that do not say them
+    show:bool=True, # say on stderr how far it is
+)->tuple: # recordings answered, how many of them an earlier run had answered
+    "Answer recordings into a file; a run that was stopped is continued. Raises ECGError for another ending."
+    out, model = Path(out), _identity(predictor)
+    if out.suffix not in OUT_ENDINGS: raise ECGError(f'{out}: name a file that ends in {", ".join(OUT_ENDINGS)}')
+    journal = out.with_name(f'.{out.name}.journal')
+    stamps = {printable(path): _stamp(path) for path in paths}
+    earlier = _answered(journal, model)
+    rows = {file: earlier[json.dumps(stamp)] for file, stamp in stamps.items() if json.dumps(stamp) in earlier}
+    rest, n_before = [path for path in paths if printable(path) not in rows], len(rows)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with journal.open('w', encoding='utf-8') as f:
+        _note(f, model, *([stamps[file], row] for file, row in rows.items()))
+        for row in answer_rows(with_bar(rest, len(rest), show), predictor, failed, told):
+            rows[row['file']] = row
+            _note(f, [stamps[row['file']], row])
+    _write_answers([rows[file] for file in stamps if file in rows], out)
+    journal.unlink()
+    return len(rows), n_before

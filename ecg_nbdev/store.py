@@ -19,7 +19,7 @@ import pandas as pd
 from fastcore.basics import patch
 from filelock import FileLock, Timeout
 from .core import LEADS, RecordError, StoreError, whole_file
-from .records import read_record
+from .records import prepare_record, read_record
 from .parallel import in_order, with_bar
 from .marks import record_mark, sample_mark
 from .units import to_millivolts, to_units
@@ -193,7 +193,7 @@ def _pack(path, prepare):
     "One recording's (n, 12) int16, its number of clipped samples and its mark, or the `RecordError` that says why not."
     try:
         record = read_record(path, missing='nan')
-        signal = prepare(record.signal, record.fs)
+        signal = prepare_record(record, prepare)
         got, want = signal.shape[-1], record.n*prepare.fs/record.fs
         if abs(got-want) > 2:
             raise StoreError(f'{path}: its preparation gave {got} samples, at {prepare.fs:g} Hz it has {want:.0f}: '

@@ -229,7 +229,7 @@ def test_paths(tmp_path):
     with pytest.raises(RecordError, match='no such recording'): read_record(tmp_path/'A0002')
     with pytest.raises(RecordError, match='no such recording'): read_record(tmp_path/'A0002.hea')
     (tmp_path/'notes.txt').write_text('x')
-    with pytest.raises(RecordError, match='no known ending'): read_record(tmp_path/'notes.txt')
+    with pytest.raises(RecordError, match='in no known format'): read_record(tmp_path/'notes.txt')
     hea.unlink()
     with pytest.raises(RecordError, match='without its header'): read_record(tmp_path/'A0001.mat')
     with pytest.raises(ValueError): read_record(hea, missing='zero')

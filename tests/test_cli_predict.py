@@ -1,0 +1,138 @@
+"""`ecg-predict` on many files, each test in processes of their own: nothing lost, failures named, runs continued."""
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+
+from ecg_nbdev.cohort import scan
+from ecg_nbdev.core import RecordError
+from ecg_nbdev.records import read_record, write_record
+from ecg_nbdev.sim.synth import simulate_cohort
+
+COMMAND = [str(Path(sys.executable).parent/'ecg-predict')]
+
+
+def predict(*args, status=0, **kw):
+    env = {**os.environ, 'OMP_NUM_THREADS': '1'}
+    done = subprocess.run([*COMMAND, *map(os.fspath, args)],
+                          capture_output=True, env=env, **kw)
+    done.stdout, done.stderr = done.stdout.decode(), done.stderr.decode()
+    assert done.returncode == status, (done.stdout, done.stderr)
+    return done
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    "Six recordings."
+    place = tmp_path_factory.mktemp('data')
+    for i, record in enumerate(simulate_cohort(6, seed=5)): write_record(replace(record, id=f'S{i:05d}'), place)
+    return place
+
+
+@pytest.fixture
+def broken(folder, tmp_path):
+    "The six with seven that can't be read beside them."
+    place = tmp_path/'broken'
+    shutil.copytree(folder, place)
+    header = (place/'S00000.hea').read_text()
+    for name, rate in (('slow', '1'), ('fast', '999999')):
+        (place/f'{name}.hea').write_text(header.replace('S00000 12 500', f'{name} 12 {rate}').replace('S00000.mat', f'{name}.mat'))
+        shutil.copy(place/'S00000.mat', place/f'{name}.mat')
+    with h5py.File(place/'group.h5', 'w') as f: f.create_group('ecg')
+    (place/'cut.edf').write_bytes(b'0       '+bytes(100))
+    (place/'prose.csv').write_text('I,II\n'+'1,2\n'*5+'1,two\n')
+    (place/'no.hea').write_text('twelve leads')
+    (place/'empty.npy').write_bytes(b'')
+    return place
+
+
+BAD = {'slow.hea', 'fast.hea', 'group.h5', 'cut.edf', 'prose.csv', 'no.hea'}
+
+
+def test_what_can_not_be_read_is_named_and_the_rest_is_answered(broken):
+    done = predict(broken, '--format', 'jsonl', status=1)
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row['record'] for row in rows] == [f'S{i:05d}' for i in range(6)]
+    assert all(Path(row['file']).is_file() for row in rows)
+    named = {Path(line.split(': ')[0]).name for line in done.stderr.splitlines()[:-1]}
+    assert named == BAD and done.stderr.splitlines()[-1] == '6 could not be read, see above'
+    assert '\r' not in done.stderr and 'Traceback' not in done.stderr
+
+
+def test_reading_and_scanning_name_the_same_files(broken):
+    cohort = scan(broken, progress=False)
+    assert {Path(p).name for p in cohort.skipped.path} == BAD
+    for name in BAD:
+        with pytest.raises(RecordError, match=name): read_record(broken/name)
+
+
+def test_formats_of_the_answer_agree(folder):
+    rows = json.loads(predict(folder).stdout)
+    lines = [json.loads(line) for line in predict(folder, '--format', 'jsonl').stdout.splitlines()]
+    table = pd.read_csv(StringIO(predict(folder, '--format', 'csv').stdout))
+    text = predict(folder, '--format', 'table').stdout
+    assert rows == lines and table.record.tolist() == [row['record'] for row in rows]
+    assert table.AF.tolist() == [row['probabilities']['AF'] for row in rows]
+    assert all(row['file'] in text for row in rows) and 'threshold' in text
+
+
+def test_a_header_and_its_signal_are_one_recording(folder):
+    done = predict(folder/'S00001.mat', folder/'S00001.hea', folder/'S00001', '--format', 'jsonl')
+    assert [json.loads(line)['record'] for line in done.stdout.splitlines()] == ['S00001']
+
+
+def test_names_in_latin_1_and_names_that_are_too_long(folder, tmp_path):
+    odd = os.fsencode(tmp_path)+b'/Ren\xe9.npz'
+    record = read_record(folder/'S00002')
+    with open(odd, 'wb') as f: np.savez(f, ecg=record.signal, fs=record.fs, unit='mV')
+    done = predict(odd, 'A'*300, folder/'S00002.hea', '--format', 'csv', status=1)
+    first, second = done.stdout.splitlines()[1:]
+    assert first.startswith('Ren\\xe9,') and second.startswith('S00002,')
+    assert 'AAAA' in done.stderr and 'Traceback' not in done.stderr
+
+
+def test_a_stopped_run_is_continued(folder, tmp_path):
+    many, out = tmp_path/'many', tmp_path/'answers.parquet'
+    many.mkdir()
+    for i in range(120):
+        for end in ('.hea', '.mat'):
+            text = (folder/f'S0000{i%6}{end}').read_bytes()
+            (many/f'R{i:03d}{end}').write_bytes(text.replace(b'S0000%d' % (i % 6), b'R%03d' % i) if end == '.hea' else text)
+    (many/'no.hea').write_text('twelve leads')
+    journal = tmp_path/'.answers.parquet.journal'
+    run = subprocess.Popen([*COMMAND, str(many), '--out', str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    limit = time.monotonic()+120
+    while time.monotonic() < limit and not (journal.exists() and journal.read_bytes().count(b'\n') > 8): time.sleep(.01)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    assert not out.exists()
+    before = journal.read_bytes().count(b'\n')-1
+    done = predict(many, '--out', out, status=1)
+    assert f'120 recordings, {before} of them answered before; 1 not read' in done.stdout
+    assert pd.read_parquet(out).record.tolist() == [f'R{i:03d}' for i in range(120)] and not journal.exists()
+    assert pd.read_csv(tmp_path/'answers.skipped.csv').path.tolist() == [str(many/'no.hea')]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason='another user can be tried by root alone')
+def test_a_folder_that_can_not_be_entered_is_named(folder, tmp_path):
+    "As a user who may not enter it."
+    place = tmp_path/'open'
+    shutil.copytree(folder, place)
+    (place/'shut').mkdir(mode=0o700)
+    for above in (place, *place.parents):
+        if above.stat().st_uid == 0 and above != Path('/') and above != Path('/tmp'): above.chmod(0o755)
+    code = ('import os, sys\nfrom ecg_nbdev.cohort import scan\nscan(sys.argv[1], progress=False)\nos.setuid(65534)\n'
+            'print(scan(sys.argv[1], progress=False).skipped.to_csv())')
+    done = subprocess.run([sys.executable, '-c', code, str(place)], capture_output=True, text=True)
+    assert "shut,can't be entered (Permission denied): check its permissions" in done.stdout, done.stderr
