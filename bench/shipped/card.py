@@ -36,11 +36,21 @@ def left_out_rows(table):
     wide = wide.pivot(index=['source', 'recordings', 'classes'], columns='system', values='shown').reset_index()
     return rows(zip(wide.source, wide.recordings, wide.classes, wide['tuned on the others'], wide.simulated))
 
+def use_rows(table):
+    "A line for everyday answers and one for forced ones."
+    lines = []
+    for use, part in table.groupby('use', sort=False):
+        score, first = part.set_index('score'), part.iloc[0]
+        lines.append((use, with_interval(score.loc['macro_f1']), with_interval(score.loc['exact_match']),
+                      f'{first.unanswered} of {first.recordings}',
+                      f'{first.none_of_the_nine-first.of_these_answered} of {first.none_of_the_nine}'))
+    return rows(lines)
+
 def card(predictor, evaluation):
     "The model card as Markdown: use, data, scores, known failures, attribution."
     about, preparation = predictor.about, predictor.preparation
     least, next_to_least = sorted(about['per_class'], key=lambda r: r['precision'])[:2]
-    saved = {name: pd.read_csv(RESULTS/f'real_{name}.csv') for name in ('reduced', 'sources', 'sex', 'scores')}
+    saved = {name: pd.read_csv(RESULTS/f'real_{name}.csv') for name in ('reduced', 'sources', 'sex', 'scores', 'uses')}
     sex = saved['sex'].set_index('sex')
     before = saved['scores'].query("system == 'simulated, one' and way == 'pooled' and score == 'macro_auroc'").iloc[0]
     return TEMPLATE.read_text(encoding='utf-8').format(
@@ -48,7 +58,7 @@ def card(predictor, evaluation):
         weights=sum(p.numel() for p in predictor.model.parameters()), data=about['data'].split('then ')[1],
         fs=preparation.fs, highpass=preparation.highpass, seconds=predictor.seconds,
         score_rows=score_rows(evaluation), class_rows=class_rows(about['per_class'], evaluation.part),
-        left_out_rows=left_out_rows(saved['sources']), before=with_interval(before),
+        use_rows=use_rows(saved['uses']), left_out_rows=left_out_rows(saved['sources']), before=with_interval(before),
         reduced_rows=rows((r.available, with_interval(r)) for r in saved['reduced'].itertuples()),
         std_women=sex.loc['F', 'answered STD'], women=sex.loc['F', 'normal recordings'],
         std_men=sex.loc['M', 'answered STD'], men=sex.loc['M', 'normal recordings'],

@@ -29,8 +29,8 @@ def choosing(preds):
     "Predictions that may choose thresholds and calibration."
     return replace(preds, role='valid', answer=None)
 
-def nested(preds, folds, calibrate=True):
-    "Answers whose thresholds (and calibration) were chosen on the other `folds`."
+def nested(preds, folds, calibrate=True, least=0):
+    "Answers of at `least` so many labels, whose thresholds (and calibration) were chosen on the other `folds`."
     answer, prob = np.zeros_like(preds.truth), preds.prob.copy()
     for fold in np.unique(folds):
         here = folds == fold
@@ -38,7 +38,7 @@ def nested(preds, folds, calibrate=True):
         if calibrate:
             calibration = fit_calibration(others)
             prob[here], others = calibration.apply(prob[here]), calibration(others)
-        answer[here] = fit_thresholds(others).decode(prob[here])
+        answer[here] = fit_thresholds(others).decode(prob[here], least)
     return replace(preds, prob=prob, answer=answer, fold=folds) # probabilities of two folds have curves of their own
 
 def sources_of(preds): return {name: name.split('/')[0] for name in preds.ids}
@@ -93,6 +93,19 @@ def left_out(networks):
                          **interval(q, auroc_score).loc['mean']})
     return pd.DataFrame(rows)
 
+def by_use(networks, preds):
+    "Everyday answers, which may be empty, beside forced ones, as scores that want a label of every recording ask."
+    rows = []
+    for use, least in (('everyday', 0), ('forced', 1)):
+        answered = nested(preds, networks.folds, least=least)
+        evaluation = evaluate(answered, sources=sources_of(answered))
+        values = evaluation.intervals.loc[['macro_f1', 'exact_match']].rename_axis('score').reset_index()
+        none = evaluation.none_of_the_classes
+        rows.append(values.assign(use=use, recordings=len(evaluation), unanswered=evaluation.unanswered,
+                                  none_of_the_nine=none['recordings'], of_these_answered=none['answered'],
+                                  of_these_answered_not_normal=none['answered_not_normal']))
+    return pd.concat(rows)
+
 def std_by_sex(networks, preds):
     "How often a Normal recording is answered STD, by sex."
     sex, normal = networks.store.index.sex.to_numpy(), preds.truth[:, CLASSES.index('Normal')]
@@ -123,6 +136,7 @@ def scores(networks):
     of_class = [t for s in ('simulated, one', SHIPS) for t in by_class(s, labelled(answered[s]))]
     write_table(pd.concat(of_class), 'real_by_class')
     write_table(left_out(networks), 'real_sources')
+    write_table(by_use(networks, raw[SHIPS]), 'real_uses')
     write_table(std_by_sex(networks, answered[SHIPS]), 'real_sex')
     rows = [calibration_row('as they come', nested(raw[SHIPS], networks.folds, calibrate=False)),
             calibration_row('calibrated', answered[SHIPS])]
