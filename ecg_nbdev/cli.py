@@ -180,7 +180,7 @@ def ecg_predict(
         form = format or ('table' if sys.stdout.isatty() else 'json')
         _said_on_stdout(answer_rows(paths, predictor, failures, told), predictor, form)
     if not failures: return
-    if len(paths)+len(failures) > 1: print(f'{len(failures)} could not be read, see above', file=sys.stderr)
+    if max(len(files), len(paths)) > 1: print(f'{len(failures)} could not be read, see above', file=sys.stderr)
     sys.exit(1)
 
 # %% ../nbs/90_cli.ipynb #7d3fecd7

@@ -76,7 +76,8 @@ def test_no_recording_stands_twice_unnoticed():
         assert other.patient == row.patient, (other.path, row.path)
     twins = cohort.duplicates[cohort.duplicates.case == 'twin']
     pairs = {frozenset((Path(a).stem, Path(b).stem)) for a, b in zip(twins.path, twins.same_as)}
-    assert pairs == {frozenset(('E07509', 'E07510')), frozenset(('HR00001', '00001_hr'))}
+    exported = {frozenset(('Example', name)) for name in ('subject1_0', 'subject2_1')} # one recording, two formats
+    assert pairs == {frozenset(('E07509', 'E07510')), frozenset(('HR00001', '00001_hr')), *exported}
 
 
 @real

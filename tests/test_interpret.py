@@ -88,11 +88,13 @@ def test_log_loss_knows_its_formula():
 
 
 def test_titles_say_true_said_loss_and_record(store):
-    interp = ECGInterpretation.from_learner(trained(store)[0])
+    learn, _ = trained(store)
+    interp = ECGInterpretation.from_learner(learn)
     fig = interp.plot_top_losses(2, seconds=3)
     titles = [next(t for t in ax.texts if t.get_gid() == 'title') for ax in fig.axes]
     for title, row in zip(titles, interp.table(interp.top_losses(2)[1]).itertuples(), strict=True):
         assert title.get_text() == f'{row.true} → {row.said} · loss {row.loss:.2f} · {row.record}'
+    interp = ECGInterpretation.from_learner(learn, thresholds=Thresholds(np.full(9, .5), least=1))
     right = (interp.preds.truth == interp.preds.answer).all(1)
     assert right.any() and not right.all()
     fig = interp.show_results([right.argmax(), right.argmin()], seconds=3)

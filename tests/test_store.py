@@ -4,7 +4,6 @@ import os
 import pickle
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -329,20 +328,8 @@ from ecg_nbdev.signal import Preparation
 table = pd.read_csv({str(tmp_path/'saved'/'cohort.csv')!r}, keep_default_na=False)
 build_store(table, {str(tmp_path/'store')!r}, Preparation())
 print("loaded", [m for m in ("torch", "fastai", "sklearn", "matplotlib") if m in sys.modules])'''
-    out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout
-    assert '[12/12' in out and out.rstrip().splitlines()[-1] == 'loaded []'
-
-
-def test_gather_is_fast(shared_store):
-    "64 windows of 5,000 samples; the bound leaves room for a busy machine."
-    rows, starts = np.full(64, 4), np.zeros(64, int)
-    shared_store.gather(rows, starts, 5000)
-    times = []
-    for _ in range(15):
-        begin = time.perf_counter()
-        shared_store.gather(rows, starts, 5000)
-        times.append(time.perf_counter()-begin)
-    assert min(times) < 0.05
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert done.stdout == 'loaded []\n' and '\r' not in done.stderr
 
 
 @real
