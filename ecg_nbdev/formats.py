@@ -270,7 +270,7 @@ def record_of_columns(
     if not told.leads or len(told.leads) != len(names): names, columns, timed = _without_clock(path, names, columns)
     else: timed = None
     leads, fs = _names_of(path, names, len(columns), told), told.rate or timed or rate
-    if not fs: raise RecordError(path, 'names no sampling rate: give rate=500 (in Hz), or a column of times')
+    if not fs: raise RecordError(path, 'names no sampling rate: give rate=500 (--rate 500) in Hz, or a column of times')
     known = [i for i, name in enumerate(leads) if _lead_of(name)]
     units = {m[1] for name in leads if _lead_of(name) and (m := re.search(r'[\s_(\[]([munµμ]?v)\W*$', name, re.I))}
     factor = _unit_factor(path, columns[known], told.unit or (units.pop() if len(units) == 1 else unit))
