@@ -303,7 +303,7 @@ def _split_table(path, lines):
     if start is None: raise RecordError(path, 'holds no row of numbers: give a table with a column per lead')
     if numbers(lines[start]) in ([*range(n := len(numbers(lines[start])))], [*range(1, n+1)]): start += 1 # names
     rows = [numbers(line) for line in lines[start:]]
-    mixed = [i for i, line in enumerate(lines[:start]) if None in (row := numbers(line)) and len(row)-row.count(None) > 7]
+    mixed = [i for i, row in enumerate(map(numbers, lines[:start])) if None in row and len(row)-row.count(None) > 7]
     mixed += [start+i for i, row in enumerate(rows) if len(row) != len(rows[0]) or None in row]
     if mixed or not rows:
         line = mixed[0]+1 if mixed else start

@@ -163,7 +163,8 @@ def _no_qrs(m):
     share = float(band.std(1).max()/max(whole.max(), 1e-9))
     per_minute = 60*len(_beats(energy, m.fs))/m.seconds
     if peaked >= QUALITY_LIMITS['no QRS'] and share >= .05 and (per_minute >= 20 or m.seconds < 5): return []
-    return [Fault('no QRS', (), peaked, QUALITY_LIMITS['no QRS'], 'no heartbeat (QRS complex) can be found in it', True)]
+    return [Fault('no QRS', (), peaked, QUALITY_LIMITS['no QRS'],
+                  'no heartbeat (QRS complex) can be found in it', True)]
 
 # %% ../nbs/23_quality.ipynb #932c4b28
 def _flat(m):
@@ -227,7 +228,7 @@ def _reversal(m):
         value = seen_by[lead]-seen_by['aVR']
         if value < QUALITY_LIMITS[name]:
             return [Fault(name, LEADS[:6], value, QUALITY_LIMITS[name],
-                            f'{words} electrodes may be reversed (or the heart lies on the right): compare with the patient')]
+                          f'{words} electrodes may be reversed (or the heart lies on the right): look at the patient')]
     return []
 
 # %% ../nbs/23_quality.ipynb #7fc7538e
