@@ -51,7 +51,7 @@ def ecg_train(
     decode:Annotated[str, 'thresholds answer, or the likeliest label set', {'choices': _DECODINGS}]='thresholds',
 ):
     "Train a network on a folder of 12-lead recordings; save it with its scores on recordings it has not seen."
-    from ecg_nbdev.blocks import keep_memory
+    from ecg_nbdev.parallel import keep_memory
     from ecg_nbdev.runs import train_run
     keep_memory()
     train_run(data_path, out or f'runs/{Path(data_path).resolve().name}-{arch}', arch=arch, epochs=epochs, fold=fold,
@@ -67,7 +67,7 @@ def ecg_evaluate(
     out:str=None, # folder to write; <model>/evaluation-<data folder> where not given
 ):
     "Score a model on a folder of labelled recordings: a table, metrics.json, predictions.csv and report.html."
-    from ecg_nbdev.blocks import keep_memory
+    from ecg_nbdev.parallel import keep_memory
     from ecg_nbdev.runs import evaluate_run
     keep_memory()
     evaluate_run(test_path, model, out)

@@ -17,6 +17,7 @@ import numpy as np
 from . import plots # gives every record that was read its method `plot` and its picture
 from .core import CLASSES, LEADS, SNOMED, ECGError, Record, RecordError, lead_name, limb_leads, whole_file
 from .rules import label_rules
+from .filters import polyphase
 from .formats import ENDINGS, Told, find_format, read_format
 from .headers import MILLIVOLTS, check_signal, parse_age, parse_sex, read_header, refuse_pointer, signal_files
 
@@ -163,11 +164,11 @@ def resample(
 )->np.ndarray: # (…, ceil(n*to/fs)) of x's type, NaN where the nearest sample of x is NaN
     "A signal at another sampling rate, by polyphase filtering; gaps stay gaps."
     if fs == to: return x
-    from scipy.signal import resample_poly
     ratio = Fraction(to/fs).limit_denominator(1000)
     gaps = np.isnan(x)
-    whole = np.apply_along_axis(_bridge, -1, x) if gaps.any() else x
-    y = resample_poly(whole, ratio.numerator, ratio.denominator, axis=-1, padtype='line').astype(x.dtype, copy=False)
+    whole = np.apply_along_axis(_bridge, -1, x).astype(x.dtype) if gaps.any() else x
+    y = polyphase(whole.reshape(-1, x.shape[-1]), ratio.numerator, ratio.denominator)
+    y = y.reshape(*x.shape[:-1], -1)
     if gaps.any():
         nearest = np.minimum(np.rint(np.arange(y.shape[-1])/float(ratio)).astype(int), x.shape[-1]-1)
         y[gaps[..., nearest]] = np.nan
