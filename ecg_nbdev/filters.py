@@ -126,3 +126,16 @@ def polyphase(
     longer = _with_line(x, reach, max(0, (blocks-1)*hop+len(matrix)-reach-n))
     held = np.lib.stride_tricks.sliding_window_view(longer, len(matrix), axis=1)[:, :(blocks-1)*hop+1:hop]
     return (held@matrix).reshape(len(x), -1)[:, :n_out]
+
+# %% ../nbs/09b_filters.ipynb #6561d349
+@lru_cache(1024)
+def fast_length(
+    n:int, # samples
+)->int: # n or a little more
+    "The next number that has no prime factor above 5."
+    while True:
+        left = n
+        for prime in (2, 3, 5):
+            while left > 1 and left%prime == 0: left //= prime
+        if left <= 1: return n
+        n += 1
