@@ -72,12 +72,17 @@ class _Spectrum:
         return self.signal(self.values[:, :len(f)]*edges.astype(np.float32), 5*high)
 
 # %% ../nbs/23_quality.ipynb #1e9482a7
+def _quantile(x, share):
+    "(12,) the value in (12, n) below which a share of the others lie."
+    at = int(share*(x.shape[1]-1)+.5)
+    return np.partition(x, at, axis=1)[:, at]
+
 def _noise(spectrum):
     "(12,) robust standard deviation above 40 Hz, without the mains, mV; zeros where the rate is too low for it."
     if spectrum.fs < 120: return np.zeros(len(spectrum.values))
     f = spectrum.f
     high = spectrum.values*((f > 40) & (np.abs(f-50) > 1.5) & (np.abs(f-60) > 1.5))
-    return 1.4826*np.median(np.abs(spectrum.signal(high, spectrum.fs)[0][:, ::3]), axis=1)
+    return 1.4826*_quantile(np.abs(spectrum.signal(high, spectrum.fs)[0][:, ::3]), .5)
 
 # %% ../nbs/23_quality.ipynb #86194e29
 def _longest(on, least):
@@ -118,8 +123,8 @@ class _Measured:
         same = (np.diff(self.x, axis=1) == 0) & held[:, 1:] & held[:, :-1]
         self.still_limit = min(QUALITY_LIMITS['flat'], .5*record.n/record.fs)
         self.still = (_longest(same, int(self.still_limit*record.fs)-1)+1)/record.fs
-        self.centre = np.median(self.x[:, ::4], 1, keepdims=True)
-        self.amplitude = np.quantile(np.abs(self.x[:, ::2]-self.centre), .999, axis=1)
+        self.centre = _quantile(self.x[:, ::4], .5)[:, None]
+        self.amplitude = _quantile(np.abs(self.x[:, ::2]-self.centre), .999)
         self.spectrum = _Spectrum(self.x, record.fs)
 
     def leads(self, which):
@@ -210,7 +215,8 @@ def _powerline(m):
 def _limb_leads(m):
     if not m.there[:2].all(): return []
     distance = np.zeros(len(LEADS))
-    distance[:6] = np.median(np.abs(m.x[:6]-limb_leads(m.x[0], m.x[1]))[:, ::4], axis=1)
+    x = m.x[:6, ::4]
+    distance[:6] = _quantile(np.abs(x-limb_leads(x[0], x[1])), .5)
     return _per_lead(m, 'limb leads', distance,
                      '{leads} do not follow from I and II (median {value:.2f} mV off): are leads swapped?')
 
