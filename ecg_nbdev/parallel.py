@@ -9,11 +9,10 @@ __all__ = ['keep_memory']
 
 # %% ../nbs/03_parallel.ipynb #6ec1693f
 from collections import deque
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import cache
 from itertools import islice
 import ctypes, os, platform, sys, time
-from fastprogress.fastprogress import IN_NOTEBOOK, progress_bar
 
 # %% ../nbs/03_parallel.ipynb #b22b4062
 def _n_workers(n):
@@ -27,13 +26,24 @@ def in_order(
     n_workers:int=None, # processes; None: two, or one on a single core
 ): # generator of the results, in the order of the items
     "Results of a function over many items, from several processes, at most eight per process ahead of the reader."
-    n_workers = _n_workers(n_workers)
-    if n_workers < 2:
+    return _from_pool(ProcessPoolExecutor, 8, function, items, _n_workers(n_workers))
+
+def in_threads(
+    function, # takes one item, and does most of its work outside of the interpreter
+    items, # any iterable, gone through in the thread of the reader
+    n_threads:int=None, # None: two, or one on a single core
+): # generator of the results, in the order of the items
+    "As `in_order`, from several threads, at most two per thread ahead of the reader."
+    return _from_pool(ThreadPoolExecutor, 2, function, items, _n_workers(n_threads))
+
+def _from_pool(kind, ahead, function, items, n):
+    "The results from `n` workers, in order."
+    if n < 2:
         yield from map(function, items)
         return
     items = iter(items)
-    with ProcessPoolExecutor(n_workers) as pool:
-        waiting = deque(pool.submit(function, item) for item in islice(items, 8*n_workers))
+    with kind(n) as pool:
+        waiting = deque(pool.submit(function, item) for item in islice(items, ahead*n))
         while waiting:
             yield waiting.popleft().result()
             waiting.extend(pool.submit(function, item) for item in islice(items, 1))
@@ -64,10 +74,11 @@ def with_bar(
     progress:bool=True, # show a bar
 ): # generator of the items
     "Go through items with a progress bar."
-    if not progress or not total:
-        yield from items
-        return
-    yield from progress_bar(items, total=total) if IN_NOTEBOOK else _told_on(sys.stderr, items, total)
+    if not progress or not total: yield from items
+    elif 'ipykernel' in sys.modules:
+        from fastprogress.fastprogress import progress_bar # half a second that a command need not wait
+        yield from progress_bar(items, total=total)
+    else: yield from _told_on(sys.stderr, items, total)
 
 # %% ../nbs/03_parallel.ipynb #907cea18
 @cache
