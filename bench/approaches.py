@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
-from ecg_nbdev.blocks import keep_memory
+from ecg_nbdev.parallel import keep_memory
 from ecg_nbdev.calibration import fit_calibration
 from ecg_nbdev.cohort import cpsc2018_folds, make_folds
 from ecg_nbdev.decoding import fit_decoder

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from fastcore.script import call_parse
 
-from ecg_nbdev.blocks import keep_memory
+from ecg_nbdev.parallel import keep_memory
 from ecg_nbdev.cohort import cpsc2018_folds, make_folds, scan
 from ecg_nbdev.core import CLASSES, SNOMED, CohortError, ECGError, whole_file
 from ecg_nbdev.data import WindowDL, WindowDataset, ecg_dls

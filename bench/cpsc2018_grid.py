@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 
 from baselines import kept, macro, patient_draws
 from cpsc2018 import place
-from ecg_nbdev.blocks import keep_memory
+from ecg_nbdev.parallel import keep_memory
 from ecg_nbdev.cohort import scan
 from ecg_nbdev.core import ECGError, whole_file
 from ecg_nbdev.data import WindowDL, WindowDataset, ecg_dls

@@ -78,7 +78,7 @@ def peak_memory():
 def one_epoch(folder):
     "Train `crnn` for an epoch; seconds and memory as a line of JSON."
     import torch
-    from ecg_nbdev.blocks import keep_memory
+    from ecg_nbdev.parallel import keep_memory
     torch.set_num_threads(1)
     keep_memory()
     store, watch = Store(folder), peak_memory()

@@ -15,7 +15,7 @@ import torch
 from fastai.callback.training import GradientClip
 
 from ecg_nbdev.augment import Augment
-from ecg_nbdev.blocks import keep_memory
+from ecg_nbdev.parallel import keep_memory
 from ecg_nbdev.core import whole_file
 from ecg_nbdev.data import WindowDataset, ecg_dls
 from ecg_nbdev.learner import RecordMetric, ecg_learner, train_learner

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from fastcore.script import call_parse
 
-from ecg_nbdev.blocks import keep_memory
+from ecg_nbdev.parallel import keep_memory
 from real import data_folder, real_store
 from shipped.networks import ONE, RUNS, SEEDS, Networks, distilled, simulation_only
 from shipped.reduced import reduced

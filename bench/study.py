@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from baselines import Real
-from ecg_nbdev.blocks import keep_memory
+from ecg_nbdev.parallel import keep_memory
 from family.plan import NETWORKS, RESULTS, RUNS, Plan
 from family.stages import Stages, cost
 from family.tables import write_tables

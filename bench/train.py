@@ -6,7 +6,7 @@
 Peers need an environment of their own (torch 2.14.1, torchvision 0.29.1, tsai). Each group runs in a process of its
 own, and the processes take turns, one step each, so that what else the machine does hits all alike. Speeds are medians
 over the turns. Every network runs twice: with memory as the system's allocator handles it, and with memory kept
-(`ecg_nbdev.blocks.keep_memory`); what that setting brings alone has a column of its own. The table is written to
+(`ecg_nbdev.parallel.keep_memory`); what that setting brings alone has a column of its own. The table is written to
 bench/results/train.csv, ratios to train_ratios.csv, machine and versions beside them in train.json.
 """
 import argparse, csv, json, os, platform, statistics, subprocess, sys, time
@@ -137,7 +137,7 @@ def serve(group, args):
     import torch
     torch.set_num_threads(args.threads)
     if group.endswith(KEPT):
-        from ecg_nbdev.blocks import keep_memory
+        from ecg_nbdev.parallel import keep_memory
         keep_memory()
     server = Server(GROUPS[group], args.batch, args.seconds)
     for line in sys.stdin:

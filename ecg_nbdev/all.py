@@ -46,4 +46,5 @@ from .explain import *
 from .bundle import *
 from .export import *
 from .fetch import *
+from .answers import *
 from .runs import *

@@ -11,21 +11,20 @@ __all__ = ['Predictor', 'model_card', 'save_bundle', 'load_bundle', 'load_pretra
 import json, platform
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from importlib.util import find_spec
 from importlib.resources import files
 from pathlib import Path
 import numpy as np
 import pandas as pd
-import torch
 from fastcore.basics import patch
-from safetensors.torch import load_file, save_file
 from .calibration import Calibration
 from .cohort import Cohort, find_records
 from .core import CLASSES, LEADS, BundleError, CohortError, Record, RecordError, whole_file
 from .decoding import operating_point
+from .engines import OnnxNetwork, bytes_digest, onnx_session, weights_of, window_logits
 from .fingerprint import Seen
 from .labels import LabelSets, first_labels, label_states
 from .marks import mark_kinds, record_mark
-from .models import create_model
 from .parallel import with_bar
 from .predictions import Predictions
 from .quality import check_quality
@@ -49,7 +48,7 @@ def _batches(cuts, bs):
 @dataclass
 class Predictor:
     "A network with all that prediction needs."
-    model:torch.nn.Module # (windows, 12, n) mV → logits
+    model:object # (windows, 12, n) mV → logits: a network of torch, or an `OnnxNetwork`
     preparation:Preparation=field(default_factory=Preparation) # filter and sampling rate
     seconds:float=10. # length of a window, s
     stride:float|None=None # seconds between neighbouring windows, at most
@@ -72,17 +71,20 @@ class Predictor:
     @property
     def seen(self)->Seen:
         "The recordings it was trained on, to be asked about others."
-        return Seen(self.about.get('seen', {}))
+        seen = self.about.get('seen', {})
+        if getattr(self, '_seen', (None,))[0] is not seen: self._seen = seen, Seen(seen)
+        return self._seen[1]
 
 # %% ../nbs/80_bundle.ipynb #1185fcf8
 @patch
-@torch.inference_mode()
 def _stitched(self:Predictor, cuts, bs):
     "The outputs of a few recordings, from the windows of each."
-    x, device = torch.from_numpy(np.concatenate(cuts)), next(self.model.parameters()).device
-    logits = torch.cat([self.model(part.to(device)).cpu() for part in x.chunk(max(1, len(x)//bs))]).double()
-    prob = torch.softmax(logits, -1) if self.label_sets else torch.sigmoid(logits)
-    return stitch(prob.numpy(), np.repeat(np.arange(len(cuts)), [len(c) for c in cuts]), self.how)
+    logits = window_logits(self.model, np.concatenate(cuts), bs)
+    if self.label_sets:
+        odds = np.exp(logits-logits.max(axis=1, keepdims=True))
+        prob = odds/odds.sum(axis=1, keepdims=True)
+    else: prob = 1/(1+np.exp(-np.clip(logits, -700, 700)))
+    return stitch(prob, np.repeat(np.arange(len(cuts)), [len(c) for c in cuts]), self.how)
 
 # %% ../nbs/80_bundle.ipynb #e49e93bd
 @patch
@@ -91,7 +93,6 @@ def outputs(self:Predictor,
     bs:int=64, # windows in a batch
 )->np.ndarray: # (records, outputs) float64
     "What the network says of prepared signals: a probability per class, or per label set with a powerset model."
-    self.model.eval()
     none = np.zeros((0, len(self.label_sets or self.classes)))
     return np.concatenate([none, *(self._stitched(cuts, bs) for cuts in _batches(map(self.windows, signals), bs))])
 
@@ -139,15 +140,34 @@ def _looked_at(self:Predictor, record):
     return signal, about
 
 @patch
-def _answers(self:Predictor, outputs):
-    "A probability per class, labels and the nearest class, a row per recording."
+def _named(self:Predictor, outputs):
+    "A dict per recording: a probability per class, labels and the nearest class."
     prob = self.class_prob(outputs)
     nearest = self.thresholds.top(prob) if self.thresholds else prob.argmax(1)
-    labels = [';'.join(c for c, on in zip(self.classes, row) if on) for row in self.decode(outputs)]
-    table = pd.DataFrame(prob, columns=list(self.classes))
-    return table.assign(labels=labels, nearest=[self.classes[k] for k in nearest]).astype({'labels': str, 'nearest': str})
+    for row, on, k in zip(prob.tolist(), self.decode(outputs), nearest):
+        labels = ';'.join(c for c, has in zip(self.classes, on) if has)
+        yield {**dict(zip(self.classes, row)), 'labels': labels, 'nearest': self.classes[k]}
 
 # %% ../nbs/80_bundle.ipynb #52f86d23
+@patch
+def answers(self:Predictor,
+    records, # as `Predictor.predict` takes them
+)->list: # of dicts, a row of `Predictor.predict` each
+    "The answers as plain values; raises RecordError for a file that can't be read."
+    facts, seen = [], self.seen
+    def prepared():
+        for r in _records_of(records):
+            signal, about = self._looked_at(r)
+            facts.append(about)
+            if about['refused']: continue
+            about['seen'] = seen(record_mark(r), signal, self.preparation.fs)
+            yield signal
+    named = iter(list(self._named(self.outputs(prepared()))))
+    none = {**dict.fromkeys(self.classes, float('nan')), 'labels': '', 'nearest': ''}
+    return [{'record': about['record'], **(none if about['refused'] else next(named)),
+             **{name: about[name] for name in ('warnings', 'refused', 'seen')}} for about in facts]
+
+# %% ../nbs/80_bundle.ipynb #2fb83729
 @patch
 def predict(self:Predictor,
     records, # a `Record`, a path, a folder, or any iterable of these, at any sampling rate and of any length
@@ -157,19 +177,9 @@ def predict(self:Predictor,
     Of a recording that is refused, probabilities are NaN and `refused` is the reason.
     `seen` says whether the model was trained on it: 'identical', 'alike' (cut, filtered, resampled) or ''.
     Raises RecordError for a file that can't be read."""
-    facts, how_seen = [], self.seen
-    def prepared():
-        for r in _records_of(records):
-            signal, about = self._looked_at(r)
-            facts.append(about)
-            if about['refused']: continue
-            about['seen'] = how_seen(record_mark(r), signal, self.preparation.fs)
-            yield signal
-    outputs = self.outputs(prepared())
-    about = pd.DataFrame(facts, columns=['record', 'warnings', 'refused', 'seen'])
-    answers = self._answers(outputs).set_axis(about.index[about.refused == ''])
-    table = about[['record']].join(answers).fillna({'labels': '', 'nearest': ''})
-    return table.join(about[['warnings', 'refused', 'seen']])
+    columns = ['record', *self.classes, 'labels', 'nearest', 'warnings', 'refused', 'seen']
+    kinds = {name: float if name in self.classes else str for name in columns}
+    return pd.DataFrame(self.answers(records), columns=columns).astype(kinds)
 
 # %% ../nbs/80_bundle.ipynb #983d0ed7
 def _nothing_read(table, failed):
@@ -308,12 +318,12 @@ def to_config(
 # %% ../nbs/80_bundle.ipynb #093d1598
 def from_config(
     c:dict, # of `to_config`
-    model:torch.nn.Module, # its network
+    model, # its network, of torch or an `OnnxNetwork`
 )->Predictor:
     "The inverse of `to_config`."
     window, classes, how = c['window'], tuple(c['classes']), c['window']['stitch']
     return Predictor(
-        model.eval(), Preparation(**c['preparation']), window['seconds'], window['stride'],
+        model, Preparation(**c['preparation']), window['seconds'], window['stride'],
         how=how if isinstance(how, str) else tuple(how), classes=classes, about=c['about'],
         label_sets=LabelSets(c['label_sets'], classes) if c['label_sets'] else None,
         calibration=Calibration.from_dict(c['calibration']) if c.get('calibration') else None,
@@ -329,9 +339,9 @@ def save_bundle(
     card:str|None=None, # text of `MODEL_CARD.md`; made from `about` where not given
 )->Path: # the folder
     "Write `model.safetensors`, `config.json` and `MODEL_CARD.md`."
+    from safetensors.torch import save_file
     folder, config = Path(folder), json.dumps(to_config(predictor), indent=1, ensure_ascii=False, allow_nan=False)
-    weights = {name: w.detach().cpu().contiguous() for name, w in predictor.model.state_dict().items()}
-    with whole_file(folder/'model.safetensors') as f: save_file(weights, f)
+    with whole_file(folder/'model.safetensors') as f: save_file(weights_of(predictor.model), f)
     _write_text(folder/'config.json', config)
     _write_text(folder/'MODEL_CARD.md', card or model_card(predictor))
     return folder
@@ -363,27 +373,48 @@ def _read_config(folder):
     return config
 
 # %% ../nbs/80_bundle.ipynb #0cfe034c
-def load_bundle(
-    folder, # what `save_bundle` wrote
-)->Predictor:
-    """The model of a folder, ready to predict; nothing is unpickled.
-
-    Raises BundleError for a folder that is missing, damaged or of another kind."""
-    folder = Path(folder)
-    weights, c = folder/'model.safetensors', _read_config(folder)
+def _torch_network(weights, config):
+    "The network of torch with the weights of a file; BundleError for a file that is missing, damaged or does not fit."
+    from safetensors.torch import load_file
+    from ecg_nbdev.models import create_model
     try:
-        model = create_model(**c['model'])
+        model = create_model(**config)
         model.load_state_dict(load_file(weights))
     except FileNotFoundError: raise BundleError(f'{weights} is missing: copy the model folder again') from None
     except Exception as e:  # safetensors and torch each have their own errors for damaged or unfitting weights
         why = str(e).splitlines()[0]
         raise BundleError(f'{weights} does not fit config.json ({why}): copy the model folder again') from e
-    return from_config(c, model)
+    return model.eval()
+
+# %% ../nbs/80_bundle.ipynb #4e75e0d6
+def _onnx_network(folder, config):
+    "The network of a folder's `model.onnx`; None without onnxruntime, without the file, or where it has other weights."
+    path, weights = folder/'model.onnx', folder/'model.safetensors'
+    if not (path.is_file() and weights.is_file() and find_spec('onnxruntime')): return None
+    try: session = onnx_session(path)
+    except BundleError: return None
+    told, digest = session.get_modelmeta().custom_metadata_map.get('weights'), bytes_digest(weights.read_bytes())
+    return OnnxNetwork(session, config, digest) if told == digest else None
+
+# %% ../nbs/80_bundle.ipynb #faeabb2d
+def load_bundle(
+    folder, # what `save_bundle` wrote
+    light:bool=False, # by onnxruntime, without torch, where that is installed and the folder holds `model.onnx`
+)->Predictor:
+    """The model of a folder, ready to predict; nothing is unpickled.
+
+    Raises BundleError for a folder that is missing, damaged or of another kind."""
+    folder = Path(folder)
+    c = _read_config(folder)
+    model = _onnx_network(folder, c['model']) if light else None
+    return from_config(c, model or _torch_network(folder/'model.safetensors', c['model']))
 
 # %% ../nbs/80_bundle.ipynb #75062e65
-def load_pretrained()->Predictor:
+def load_pretrained(
+    light:bool=False, # by onnxruntime, without torch, where that is installed
+)->Predictor:
     "The model that ships with the package; its MODEL_CARD.md says what it was trained on and how it scored."
     folder = Path(str(files('ecg_nbdev')/'data'/'pretrained'))
     if not folder.is_dir():
         raise BundleError('this installation ships no model: name a model folder, or make one with ecg-train')
-    return load_bundle(folder)
+    return load_bundle(folder, light)

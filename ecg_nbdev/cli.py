@@ -51,7 +51,7 @@ def ecg_train(
     decode:Annotated[str, 'thresholds answer, or the likeliest label set', {'choices': _DECODINGS}]='thresholds',
 ):
     "Train a network on a folder of 12-lead recordings; save it with its scores on recordings it has not seen."
-    from ecg_nbdev.blocks import keep_memory
+    from ecg_nbdev.parallel import keep_memory
     from ecg_nbdev.runs import train_run
     keep_memory()
     train_run(data_path, out or f'runs/{Path(data_path).resolve().name}-{arch}', arch=arch, epochs=epochs, fold=fold,
@@ -67,7 +67,7 @@ def ecg_evaluate(
     out:str=None, # folder to write; <model>/evaluation-<data folder> where not given
 ):
     "Score a model on a folder of labelled recordings: a table, metrics.json, predictions.csv and report.html."
-    from ecg_nbdev.blocks import keep_memory
+    from ecg_nbdev.parallel import keep_memory
     from ecg_nbdev.runs import evaluate_run
     keep_memory()
     evaluate_run(test_path, model, out)
@@ -169,8 +169,10 @@ def ecg_predict(
     leads:str=None, # names of their columns, with commas between
 ):
     "Predict the diagnoses of recordings; what can't be read is named, and the rest is answered."
-    from ecg_nbdev.runs import answer_rows, answer_to, find_model, recordings_of
-    predictor, failures = find_model(model), _Failures()
+    from ecg_nbdev.answers import answer_rows, answer_to, find_model, recordings_of
+    from ecg_nbdev.parallel import keep_memory
+    keep_memory()
+    predictor, failures = find_model(model, light=True), _Failures()
     paths, told = recordings_of(files, failures), dict(rate=rate, unit=unit, leads=leads and leads.split(','))
     if out:
         answered, earlier = answer_to(out, paths, predictor, failures, told)
@@ -237,5 +239,5 @@ def ecg_export(
 ):
     "Write a model as one ONNX file with all that prediction needs; see ecg_nbdev.export."
     from ecg_nbdev.export import export_onnx
-    from ecg_nbdev.runs import find_model
+    from ecg_nbdev.answers import find_model
     print(f'written: {export_onnx(find_model(None if model == "shipped" else model), file)}')

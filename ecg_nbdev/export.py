@@ -8,37 +8,34 @@ Docs: https://ecg-nbdev.github.io/ecg_nbdev/export.html.md"""
 __all__ = ['export_onnx', 'load_onnx']
 
 # %% ../nbs/80a_export.ipynb #b4852890
-from importlib import import_module
 from pathlib import Path
 import json, warnings
-import torch
 from .bundle import FORMAT, Predictor, from_config, to_config
-from .core import LEADS, BundleError, ECGError, whole_file
-
-# %% ../nbs/80a_export.ipynb #9036cc2e
-def _needed(name):
-    "A package of the extra `onnx`; ECGError where it is not installed."
-    try: return import_module(name)
-    except ImportError: raise ECGError(f'{name} is not installed: pip install "ecg_nbdev[onnx]"') from None
+from .core import LEADS, BundleError, whole_file
+from .engines import OnnxNetwork, model_digest, needed_package, onnx_session
 
 # %% ../nbs/80a_export.ipynb #cf13825e
-class _WithProbabilities(torch.nn.Module):
+def _with_probabilities(model, powerset):
     "A network that gives probabilities beside its logits."
-    def __init__(self, model, powerset):
-        super().__init__()
-        self.model, self.squash = model, torch.nn.Softmax(-1) if powerset else torch.nn.Sigmoid()
-
-    def forward(self, x):
-        logits = self.model(x)
-        return logits, self.squash(logits)
+    import torch
+    squash = torch.nn.Softmax(-1) if powerset else torch.nn.Sigmoid()
+    class WithProbabilities(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+        def forward(self, x):
+            logits = self.model(x)
+            return logits, squash(logits)
+    return WithProbabilities().eval()
 
 # %% ../nbs/80a_export.ipynb #e38d3e1c
 def _trace(predictor, path):
     "Write the network as an ONNX graph."
+    import torch
     n = round(predictor.seconds*predictor.preparation.fs)
     x = torch.randn(2, len(LEADS), n)
     x[1, :, n//2:] = float('nan')
-    network = _WithProbabilities(predictor.model, predictor.label_sets is not None).eval()
+    network = _with_probabilities(predictor.model, predictor.label_sets is not None)
     inputs, outputs = ['windows'], ['logits', 'probabilities']
     with warnings.catch_warnings():
         # the tracer warns of every Python number in a shape; the tests compare its graph with the network
@@ -50,38 +47,17 @@ def _trace(predictor, path):
 def export_onnx(
     predictor:Predictor, # any model of the family, alone or several as one
     path, # the .onnx file, replaced whole
+    alone:bool=True, # False: without what `config.json` says, for `model.onnx` in the model's folder
 )->Path: # the file
     "Write the network with all that belongs to it; raises ECGError where the packages of the extra `onnx` are missing."
-    onnx = _needed('onnx')
-    about = json.dumps(to_config(predictor), ensure_ascii=False, allow_nan=False)
+    onnx, notes = needed_package('onnx'), {'weights': model_digest(predictor.model)}
+    if alone: notes['ecg_nbdev'] = json.dumps(to_config(predictor), ensure_ascii=False, allow_nan=False)
     with whole_file(path) as f:
         _trace(predictor, f)
         graph = onnx.load(str(f))
-        onnx.helper.set_model_props(graph, {'ecg_nbdev': about})
+        onnx.helper.set_model_props(graph, notes)
         onnx.save(graph, str(f))
     return Path(path)
-
-# %% ../nbs/80a_export.ipynb #b1a7aa31
-class _OnnxNetwork(torch.nn.Module):
-    "The network of an ONNX file as a module."
-    def __init__(self, session, config):
-        super().__init__()
-        self.session, self.config = session, config
-        self.where = torch.nn.Parameter(torch.zeros(0)) # a parameter says on which device the windows are wanted
-
-    def forward(self, x): return torch.from_numpy(self.session.run(['logits'], {'windows': x.numpy()})[0])
-
-# %% ../nbs/80a_export.ipynb #6ae734ea
-def _session(path):
-    "An onnxruntime session on one thread; BundleError where the file is missing or damaged."
-    ort = _needed('onnxruntime')
-    if not path.is_file(): raise BundleError(f'{path}: there is no such file: write it with ecg-export')
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    try: return ort.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
-    except Exception as e: # onnxruntime has an error of its own for each kind of damage
-        reason = str(e).splitlines()[0]
-        raise BundleError(f'{path} is not an ONNX file ({reason}): write it anew with ecg-export') from e
 
 # %% ../nbs/80a_export.ipynb #ee0326ed
 def load_onnx(
@@ -91,8 +67,9 @@ def load_onnx(
 
     Raises BundleError for a file that is missing, damaged or of another program,
     ECGError where onnxruntime is missing."""
-    session = _session(Path(path))
-    config = json.loads(session.get_modelmeta().custom_metadata_map.get('ecg_nbdev', '{}'))
+    session = onnx_session(path)
+    notes = session.get_modelmeta().custom_metadata_map
+    config = json.loads(notes.get('ecg_nbdev', '{}'))
     if config.get('format') != FORMAT:
         raise BundleError(f'{path} was not written by this version of ecg_nbdev: write it anew with ecg-export')
-    return from_config(config, _OnnxNetwork(session, config['model']))
+    return from_config(config, OnnxNetwork(session, config['model'], notes.get('weights', '')))

@@ -11,6 +11,7 @@ __all__ = []
 import numpy as np
 from fastcore.basics import patch
 from .core import LEADS
+from .filters import fast_length
 from .marks import among
 
 # %% ../nbs/12b_fingerprint.ipynb #775af49a
@@ -64,7 +65,7 @@ class Fingerprints:
         self.traces = np.zeros((len(traces), len(SHOWN), SECONDS*RATE), np.float32)
         for row, t in zip(self.traces, traces): row[:, :t.shape[1]] = t
         self.energy = _running(self.traces)
-        self._spectra = {}
+        self._spectra, self._overlaps = {}, {} # of the latest length of a trace
 
     def __len__(self): return len(self.traces)
 
@@ -75,32 +76,58 @@ def _running(x):
 
 # %% ../nbs/12b_fingerprint.ipynb #8449cd6c
 @patch
-def _products(self:Fingerprints, trace, shifts):
-    "(kept, shifts): sums of products with a trace that is moved, in quarter samples."
-    import scipy.fft as fft # a third of a second that a program without fingerprints need not wait
-    n = fft.next_fast_len(trace.shape[1]+SECONDS*RATE, real=True)
-    if n not in self._spectra: self._spectra = {n: fft.rfft(self.traces, n).conj()}
-    spectrum = (self._spectra[n]*fft.rfft(trace, n)).sum(1)
-    return fft.irfft(spectrum, n*_FINER)[:, shifts]*_FINER
+def _products(self:Fingerprints, trace, shifts, rows, finer):
+    "(rows, shifts): sums of products with a trace that is moved, in parts of a sample."
+    n = fast_length(trace.shape[1]+SECONDS*RATE)
+    if n not in self._spectra: self._spectra = {n: np.fft.rfft(self.traces, n).conj()}
+    spectra, spectrum = self._spectra[n][rows], np.fft.rfft(trace, n)
+    both = spectra[:, 0]*spectrum[0]
+    for lead in range(1, len(SHOWN)): both += spectra[:, lead]*spectrum[lead]
+    return np.fft.irfft(both, n*finer)[:, shifts]*finer
+
+# %% ../nbs/12b_fingerprint.ipynb #708cb696
+@patch
+def _overlap(self:Fingerprints, m, finer):
+    """Of traces of `m` samples and every shift: the shifts, where the overlap with each kept one begins and ends, the
+    kept one's energy there, and whether it is long enough."""
+    if (m, finer) not in self._overlaps:
+        shifts = np.arange(-SECONDS*RATE//5*finer, (m-_LEAST*RATE)*finer+1)
+        whole = (shifts+finer//2)//finer # samples
+        begin, end = np.maximum(whole, 0)[None], np.minimum(whole+self.n, m)
+        end = np.maximum(end, begin)
+        there = [np.take_along_axis(self.energy, np.clip(e-whole, 0, SECONDS*RATE), 1)
+                 for e in (np.broadcast_to(begin, end.shape), end)]
+        enough = end-begin >= np.maximum(_OVERLAP*np.minimum(self.n, m), _LEAST*RATE)
+        if len({length for length, _ in self._overlaps} | {m}) > 1: self._overlaps = {}
+        self._overlaps[m, finer] = shifts, begin, end, (there[1]-there[0]).astype(np.float32), enough
+    return self._overlaps[m, finer]
 
 # %% ../nbs/12b_fingerprint.ipynb #9020e9aa
 @patch
 def correlations(self:Fingerprints,
     trace:np.ndarray, # (2, m), of `beat_trace`
-)->np.ndarray: # (kept,) −1 … 1; −1 where too little overlaps
+    rows=slice(None), # which of the kept ones
+    finer:int=_FINER, # steps a sample
+)->np.ndarray: # (rows,) −1 … 1; −1 where too little overlaps
     "The largest correlation of a trace with each fingerprint, over all shifts."
     m = trace.shape[1]
-    if not len(self) or m < _LEAST*RATE: return np.full(len(self), -1.)
-    shifts = np.arange(-SECONDS*RATE//5*_FINER, (m-_LEAST*RATE)*_FINER+1)
-    whole = (shifts+_FINER//2)//_FINER # samples
-    begin, end = np.maximum(whole, 0)[None], np.minimum(whole+self.n, m)
-    end, here = np.maximum(end, begin), _running(trace)
-    there = [np.take_along_axis(self.energy, np.clip(e-whole, 0, SECONDS*RATE), 1)
-             for e in (np.broadcast_to(begin, end.shape), end)]
-    energy = (here[end]-here[begin])*(there[1]-there[0])
-    enough = end-begin >= np.maximum(_OVERLAP*np.minimum(self.n, m), _LEAST*RATE)
-    found = self._products(trace, shifts)/np.sqrt(np.maximum(energy, 1e-9))
-    return np.where(enough, np.minimum(found, 1), -1).max(1) # a shift by parts of a sample may go beyond 1
+    if not len(self) or m < _LEAST*RATE: return np.full(len(self.n[rows]), -1.)
+    shifts, begin, end, there, enough = self._overlap(m, finer)
+    here = _running(trace).astype(np.float32)
+    energy = (here[end[rows]]-here[begin])*there[rows]
+    found = self._products(trace, shifts, rows, finer)/np.sqrt(np.maximum(energy, 1e-9))
+    return np.where(enough[rows], np.minimum(found, 1), -1).max(1) # a shift by parts of a sample may go beyond 1
+
+# %% ../nbs/12b_fingerprint.ipynb #744ce630
+_LIKELY = .5 # correlation at whole samples, from which on parts of samples are looked at
+
+@patch
+def has_alike(self:Fingerprints,
+    trace:np.ndarray, # (2, m), of `beat_trace`
+)->bool:
+    "Whether a trace is alike to any of the kept ones."
+    likely = np.flatnonzero(self.correlations(trace, finer=1) >= _LIKELY)
+    return len(likely) > 0 and self.correlations(trace, likely).max() >= ALIKE
 
 # %% ../nbs/12b_fingerprint.ipynb #4cd20095
 class Seen:
@@ -118,8 +145,7 @@ class Seen:
     )->str: # 'identical', 'alike' or ''
         "How a recording is known."
         if mark in self.marks: return 'identical'
-        if not len(self.prints): return ''
-        return 'alike' if self.prints.correlations(beat_trace(signal, fs)).max() >= ALIKE else ''
+        return 'alike' if self.prints.has_alike(beat_trace(signal, fs)) else ''
 
 # %% ../nbs/12b_fingerprint.ipynb #5696db81
 def seen_of(

@@ -9,6 +9,7 @@ __all__ = ['WfdbHeader', 'read_header']
 
 # %% ../nbs/09_headers.ipynb #e0b5e7b1
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 import re
@@ -78,17 +79,21 @@ MILLIVOLTS = {'mv': 1., 'uv': 1e-3, 'µv': 1e-3, 'μv': 1e-3, 'nv': 1e-6, 'v': 1
 # %% ../nbs/09_headers.ipynb #11757ba9
 def _int_or_none(text): return None if text is None else int(text)
 
+@lru_cache(1024) # the same in all recordings of a data set
+def _layout(frame, skew, offset, gain, baseline, units, zero, name):
+    "Whether samples are plain, bytes before them, units per millivolt (None where not in volts), baseline and lead."
+    scale, plain = MILLIVOLTS.get((units or 'mV').lower()), frame in (None, '1') and skew in (None, '0')
+    per_mv = scale and (float(gain or 0) or 200.)/scale # a gain of 0 means that none is known
+    return plain, int(offset or 0), per_mv, int(baseline or zero or 0), lead_name(name or '')
+
 def _parse_signal(path, line):
     "The `WfdbSignal` of a line; raises `RecordError` where it can't be read or is not in volts."
     match = _signal_line.match(line)
     if not match: raise RecordError(path, f'can\'t read its signal line "{line[:60]}": restore the header')
-    file, format, frame, skew, offset, gain, baseline, units, zero, initial, checksum, name = match.groups()
-    scale = MILLIVOLTS.get((units or 'mV').lower())
-    if not scale: raise RecordError(path, f'its signal is in {units}, not volts: give a signal in mV or uV')
-    plain = frame in (None, '1') and skew in (None, '0')
-    per_mv = (float(gain or 0) or 200.)/scale # a gain of 0 means that none is known
-    return WfdbSignal(file, format, plain, int(offset or 0), per_mv, int(baseline or zero or 0),
-                      _int_or_none(initial), _int_or_none(checksum), lead_name(name or ''))
+    file, format, *layout, initial, checksum, name = match.groups()
+    plain, offset, per_mv, baseline, lead = _layout(*layout, name)
+    if not per_mv: raise RecordError(path, f'its signal is in {layout[5]}, not volts: give a signal in mV or uV')
+    return WfdbSignal(file, format, plain, offset, per_mv, baseline, _int_or_none(initial), _int_or_none(checksum), lead)
 
 # %% ../nbs/09_headers.ipynb #32e27b57
 _record_fields = _optional(rf'\s+(?P<fs>{_number})(?:[/(]\S*)?', r'\s+(?P<n_samples>\d+)(?:\s.*)?')
@@ -103,23 +108,28 @@ def _parse_record(path, line):
 # %% ../nbs/09_headers.ipynb #ffd32c7d
 _POINTER = b'version https://git-lfs'
 
+def _bytes_of(path, n=-1):
+    "The first `n` bytes of a file, or all; `RecordError` where it can't be opened or is a Git LFS pointer."
+    try:
+        with open(path, 'rb') as f: content = f.read(n)
+    except OSError as e:
+        raise RecordError(path, f"can't be opened ({e.strerror}): check the path and its permissions") from e
+    if content.startswith(_POINTER):
+        raise RecordError(path, 'is a Git LFS pointer, not the file itself: fetch it with "git lfs pull"')
+    return content
+
 def refuse_pointer(
     path, # any file
 )->None:
     "Raise `RecordError` for a file that can't be opened or is a Git LFS pointer."
-    try:
-        with open(path, 'rb') as f: start = f.read(len(_POINTER))
-    except OSError as e:
-        raise RecordError(path, f"can't be opened ({e.strerror}): check the path and its permissions") from e
-    if start == _POINTER:
-        raise RecordError(path, 'is a Git LFS pointer, not the file itself: fetch it with "git lfs pull"')
+    _bytes_of(path, len(_POINTER))
 
 # %% ../nbs/09_headers.ipynb #7f9383d6
 _comment = re.compile(r'#\s*<?(\w+)>?\s*:\s*(.*?)\s*$')
 
 def _header_lines(path):
     "The lines of a text file that are not blank, stripped; whatever its encoding."
-    content = path.read_bytes()
+    content = _bytes_of(path)
     try: text = content.decode()
     except UnicodeDecodeError: text = content.decode('latin-1')
     return [line.strip() for line in text.splitlines() if line.strip()]
@@ -144,7 +154,6 @@ def read_header(
 )->WfdbHeader: # raises RecordError where it is no header
     "What a WFDB header says, signals and comments."
     path = Path(path)
-    refuse_pointer(path)
     lines = _header_lines(path)
     comments = _parse_comments(lines)
     first, *rest = [line for line in lines if not line.startswith('#')] or ['']

@@ -11,6 +11,7 @@ __all__ = ['QUALITY_LIMITS', 'Fault', 'check_quality']
 from typing import NamedTuple
 import numpy as np
 from .core import LEADS, Record, limb_leads
+from .filters import fast_length
 from .records import _bridge
 
 # %% ../nbs/23_quality.ipynb #52d65320
@@ -43,43 +44,54 @@ QUALITY_LIMITS = { # check → limit, in the unit of its measure
 
 # %% ../nbs/23_quality.ipynb #f470cbd2
 class _Spectrum:
-    "The Fourier transform of the leads `x` (12, n) without gaps, and parts of it."
+    "The Fourier transform of the leads `x` (12, n) without gaps, zeros behind them, and parts of it."
     def __init__(self, x, fs):
-        from scipy.fft import rfft
-        self.n, self.fs = x.shape[1], fs
+        self.n, self.fs, self.long = x.shape[1], fs, fast_length(x.shape[1])
         from_end = np.minimum(np.arange(self.n), np.arange(self.n)[::-1])
         fade = np.sin(np.pi/2*np.clip(from_end/(.25*fs), 0, 1))**2
-        self.f = np.fft.rfftfreq(self.n, 1/fs)
-        self.values = rfft(((x-x.mean(1, keepdims=True))*fade).astype(np.float32), axis=1)
+        self.f = np.fft.rfftfreq(self.long, 1/fs)
+        self.values = np.fft.rfft((x-x.mean(1, keepdims=True))*fade.astype(np.float32), self.long, axis=1)
+        self.power = self.values.real**2+self.values.imag**2
 
     def rms(self, low, high):
         "(12,) root mean square between two frequencies, Hz, mV."
         here = slice(*np.searchsorted(self.f, [low, high]))
-        return np.sqrt(2*(np.abs(self.values[:, here])**2).sum(1))/self.n
+        return np.sqrt(2*self.power[:, here].sum(1)/(self.n*self.long))
+
+    def signal(self, values, rate):
+        "(12, m) the signal of some of its values from 0 Hz on, mV, at about the rate wanted, and its rate, Hz."
+        m = min(self.long, fast_length(int(self.long*rate/self.fs)))
+        values = values*np.float32(m/self.long)
+        return np.fft.irfft(values, m, axis=1)[:, :max(1, self.n*m//self.long)], self.fs*m/self.long
 
     def band(self, low, high):
-        "(12, n) the signal between two frequencies, Hz, with edges an eighth of an octave wide, mV."
-        from scipy.fft import irfft
-        octave = np.log2(np.maximum(self.f, 1e-9))
+        "(12, m) the signal between two frequencies, Hz, with edges an eighth of an octave wide, mV; and its rate, Hz."
+        f = self.f[:np.searchsorted(self.f, 1.1*high)]
+        octave = np.log2(np.maximum(f, 1e-9))
         edges = np.clip(8*(octave-np.log2(low))+.5, 0, 1)*np.clip(8*(np.log2(high)-octave)+.5, 0, 1)
-        return irfft(self.values*edges.astype(np.float32), self.n, axis=1)
+        return self.signal(self.values[:, :len(f)]*edges.astype(np.float32), 5*high)
 
 # %% ../nbs/23_quality.ipynb #1e9482a7
+def _quantile(x, share):
+    "(12,) the value in (12, n) below which a share of the others lie."
+    at = int(share*(x.shape[1]-1)+.5)
+    return np.partition(x, at, axis=1)[:, at]
+
 def _noise(spectrum):
     "(12,) robust standard deviation above 40 Hz, without the mains, mV; zeros where the rate is too low for it."
-    from scipy.fft import irfft
     if spectrum.fs < 120: return np.zeros(len(spectrum.values))
     f = spectrum.f
     high = spectrum.values*((f > 40) & (np.abs(f-50) > 1.5) & (np.abs(f-60) > 1.5))
-    return 1.4826*np.median(np.abs(irfft(high, spectrum.n, axis=1)[:, ::3]), axis=1)
+    return 1.4826*_quantile(np.abs(spectrum.signal(high, spectrum.fs)[0][:, ::3]), .5)
 
 # %% ../nbs/23_quality.ipynb #86194e29
-def _longest(on):
-    "Samples of the longest stretch of True in each row of (12, n)."
-    row, edge = np.nonzero(np.diff(np.pad(on, ((0, 0), (1, 1))).astype(np.int8), axis=1))
-    longest = np.zeros(len(on), int)
-    np.maximum.at(longest, row[::2], edge[1::2]-edge[::2])
-    return longest
+def _longest(on, least):
+    "Samples of the longest stretch of True in each row of (12, n); 0 where none has `least` samples."
+    seen = on[:, ::max(1, least//2)]
+    longest, rows = np.zeros(len(on), int), np.flatnonzero((seen[:, 1:] & seen[:, :-1]).any(1) | (least < 2))
+    row, edge = np.nonzero(np.diff(np.pad(on[rows], ((0, 0), (1, 1))).astype(np.int8), axis=1))
+    np.maximum.at(longest, rows[row[::2]], edge[1::2]-edge[::2])
+    return np.where(longest < least, 0, longest)
 
 def _at_ends(x, centre):
     "(12,) share of the samples on the highest or lowest value of their lead, far out, in runs of three or more."
@@ -109,9 +121,10 @@ class _Measured:
         self.there, self.seconds = held.any(1), held.any(0).sum()/record.fs
         self.x = x if held.all() else np.stack([_bridge(row) for row in x])
         same = (np.diff(self.x, axis=1) == 0) & held[:, 1:] & held[:, :-1]
-        self.still = (_longest(same)+1)/record.fs
-        self.centre = np.median(self.x, 1, keepdims=True)
-        self.amplitude = np.quantile(np.abs(self.x-self.centre)[:, ::2], .999, axis=1)
+        self.still_limit = min(QUALITY_LIMITS['flat'], .5*record.n/record.fs)
+        self.still = (_longest(same, int(self.still_limit*record.fs)-1)+1)/record.fs
+        self.centre = _quantile(self.x[:, ::4], .5)[:, None]
+        self.amplitude = _quantile(np.abs(self.x[:, ::2]-self.centre), .999)
         self.spectrum = _Spectrum(self.x, record.fs)
 
     def leads(self, which):
@@ -157,19 +170,18 @@ def _amplitude(m):
 
 # %% ../nbs/23_quality.ipynb #22320cba
 def _no_qrs(m):
-    band, whole = m.spectrum.band(8, 25), m.spectrum.rms(.5, np.inf)
-    energy = _energy(band, m.fs)
+    (band, fs), whole = m.spectrum.band(8, 25), m.spectrum.rms(.5, np.inf)
+    energy = _energy(band, fs)
     peaked = float(energy.mean()/max(np.median(energy), 1e-9))
     share = float(band.std(1).max()/max(whole.max(), 1e-9))
-    per_minute = 60*len(_beats(energy, m.fs))/m.seconds
+    per_minute = 60*len(_beats(energy, fs))/m.seconds
     if peaked >= QUALITY_LIMITS['no QRS'] and share >= .05 and (per_minute >= 20 or m.seconds < 5): return []
     return [Fault('no QRS', (), peaked, QUALITY_LIMITS['no QRS'],
                   'no heartbeat (QRS complex) can be found in it', True)]
 
 # %% ../nbs/23_quality.ipynb #932c4b28
 def _flat(m):
-    limit = min(QUALITY_LIMITS['flat'], .5*m.record.n/m.fs)
-    found = []
+    limit, found = m.still_limit, []
     for words, at_zero in (('{} flat for {:.1f} s', True), ('{} off, or at the end of the range, for {:.1f} s', False)):
         leads = m.leads((m.still >= limit) & ((np.abs(m.centre[:, 0]) < .5) == at_zero))
         if not leads: continue
@@ -204,7 +216,8 @@ def _powerline(m):
 def _limb_leads(m):
     if not m.there[:2].all(): return []
     distance = np.zeros(len(LEADS))
-    distance[:6] = np.median(np.abs(m.x[:6]-limb_leads(m.x[0], m.x[1]))[:, ::2], axis=1)
+    x = m.x[:6, ::4]
+    distance[:6] = _quantile(np.abs(x-limb_leads(x[0], x[1])), .5)
     return _per_lead(m, 'limb leads', distance,
                      '{leads} do not follow from I and II (median {value:.2f} mV off): are leads swapped?')
 
@@ -222,7 +235,7 @@ def _correlation(a, b):
 def _reversal(m):
     left = next((k for k in (11, 10) if m.there[k]), None)
     if left is None or not m.there[:2].all(): return []
-    x = m.spectrum.band(1, 30)
+    x, _ = m.spectrum.band(1, 30)
     seen_by = {lead: _correlation(row, x[left]) for lead, row in zip(LEADS, limb_leads(x[0], x[1]))}
     for name, lead, words in (('arms', 'aVL', 'left and right arm'), ('arm and leg', 'aVF', 'right arm and left leg')):
         value = seen_by[lead]-seen_by['aVR']

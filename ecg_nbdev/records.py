@@ -17,37 +17,40 @@ import numpy as np
 from . import plots # gives every record that was read its method `plot` and its picture
 from .core import CLASSES, LEADS, SNOMED, ECGError, Record, RecordError, lead_name, limb_leads, whole_file
 from .rules import label_rules
+from .filters import polyphase
 from .formats import ENDINGS, Told, find_format, read_format
 from .headers import MILLIVOLTS, check_signal, parse_age, parse_sex, read_header, refuse_pointer, signal_files
 
 # %% ../nbs/10_records.ipynb #3dd26be1
-def _to_millivolts(row, signal):
-    "(n,) float32 mV of one signal's int16 numbers."
-    lead = (row.astype(np.float32)-np.float32(signal.baseline))*np.float32(1/signal.gain)
-    lead[row == -32768] = np.nan
-    return lead
+def _to_millivolts(rows, signals):
+    "(signals, n) float32 mV of int16 numbers, a row per signal."
+    baseline, scale = (np.array(v, np.float32)[:, None] for v in zip(*((s.baseline, 1/s.gain) for s in signals)))
+    out = np.multiply(rows-baseline if baseline.any() else rows, scale, dtype=np.float32)
+    for i in np.flatnonzero(rows.min(axis=1) == -32768): out[i, rows[i] == -32768] = np.nan
+    return out
 
-def _check_sums(header, name, digital, members):
+def _check_sums(header, name, rows, signals):
     "Refuse a signal file of another recording; (signals, n) numbers. Headers without checksums, or with zeros, pass."
-    told = [header.signals[i].checksum for i in members]
-    if not any(told): return
-    for found, checksum in zip(digital.sum(axis=1, dtype=np.int64), told):
-        if checksum is None or not (int(found)-checksum) % 65536: continue
+    if not any(s.checksum for s in signals): return
+    for found, signal in zip(rows.sum(axis=1, dtype=np.int16).tolist(), signals):
+        if signal.checksum is None or not (found-signal.checksum) % 65536: continue
         raise RecordError(header.path, f'signal and header do not belong together (the checksum of {name} differs): '
                           'copy both again')
 
 def _decode_int16(header, n):
     "(12, n) float32 mV of a header whose signals are all in format 16; of two equal leads the first one counts."
-    out, seen = np.full((len(LEADS), n), np.nan, np.float32), set()
+    leads, parts = [], []
     for name, members in signal_files(header).items():
-        offset = header.signals[members[0]].offset
-        digital = np.fromfile(header.path.parent/name, '<i2', n*len(members), offset=offset).reshape(n, len(members)).T
-        _check_sums(header, name, digital, members)
-        for row, i in zip(digital, members):
-            signal = header.signals[i]
-            if signal.lead is None or signal.lead in seen: continue
-            seen.add(signal.lead)
-            out[LEADS.index(signal.lead)] = _to_millivolts(row, signal)
+        signals = [header.signals[i] for i in members]
+        numbers = np.fromfile(header.path.parent/name, '<i2', n*len(members), offset=signals[0].offset)
+        rows = np.ascontiguousarray(numbers.reshape(n, len(members)).T)
+        _check_sums(header, name, rows, signals)
+        leads += [s.lead for s in signals]
+        parts.append(_to_millivolts(rows, signals))
+    if leads == [*LEADS] and len(parts) == 1: return parts[0]
+    out = np.full((len(LEADS), n), np.nan, np.float32)
+    for lead, row in reversed(list(zip(leads, (row for part in parts for row in part)))):
+        if lead: out[LEADS.index(lead)] = row
     return out
 
 # %% ../nbs/10_records.ipynb #db038e7f
@@ -163,11 +166,11 @@ def resample(
 )->np.ndarray: # (…, ceil(n*to/fs)) of x's type, NaN where the nearest sample of x is NaN
     "A signal at another sampling rate, by polyphase filtering; gaps stay gaps."
     if fs == to: return x
-    from scipy.signal import resample_poly
     ratio = Fraction(to/fs).limit_denominator(1000)
     gaps = np.isnan(x)
-    whole = np.apply_along_axis(_bridge, -1, x) if gaps.any() else x
-    y = resample_poly(whole, ratio.numerator, ratio.denominator, axis=-1, padtype='line').astype(x.dtype, copy=False)
+    whole = np.apply_along_axis(_bridge, -1, x).astype(x.dtype) if gaps.any() else x
+    y = polyphase(whole.reshape(-1, x.shape[-1]), ratio.numerator, ratio.denominator)
+    y = y.reshape(*x.shape[:-1], -1)
     if gaps.any():
         nearest = np.minimum(np.rint(np.arange(y.shape[-1])/float(ratio)).astype(int), x.shape[-1]-1)
         y[gaps[..., nearest]] = np.nan
@@ -248,18 +251,34 @@ def check_rate(
 # %% ../nbs/10_records.ipynb #ae07c58d
 def _check(record, missing):
     "Refuse what no model can use."
-    if not record.n: raise RecordError(record.path, 'holds no sample: copy it again')
-    check_rate(record.path, record.fs)
     if record.missing and (missing == 'raise' or len(record.missing) == len(LEADS)):
         names = ', '.join(record.missing)
         raise RecordError(record.path, f"has no sample in {names}: give all twelve leads, or read with missing='nan'")
     held = record.signal[~np.isnan(record.signal).all(axis=1)]
-    if (np.nanmax(held, axis=1) == np.nanmin(held, axis=1)).all():
-        raise RecordError(record.path, 'is flat in every lead, there is no heartbeat in it: leave it out')
+    _refuse_flat(record, np.nanmin(held, axis=1), np.nanmax(held, axis=1))
+
+def _refuse_flat(record, lowest, highest):
+    if (lowest != highest).any(): return
+    raise RecordError(record.path, 'is flat in every lead, there is no heartbeat in it: leave it out')
+
+def _checked(record, missing):
+    "The record with gaps for infinite samples and the limb leads that can be computed; what no model can use is refused."
+    if not record.n: raise RecordError(record.path, 'holds no sample: copy it again')
+    check_rate(record.path, record.fs)
+    lowest, highest = record.signal.min(axis=1), record.signal.max(axis=1)
+    if np.isfinite(lowest).all() and np.isfinite(highest).all(): # every sample is there
+        _refuse_flat(record, lowest, highest)
+        return record
+    infinite = np.isinf(record.signal)
+    if infinite.any(): record = replace(record, signal=np.where(infinite, np.nan, record.signal))
+    record = _with_limb_leads(record)
+    _check(record, missing)
+    return record
 
 # %% ../nbs/10_records.ipynb #a62939c5
 def _read(path, told):
     "The record of an existing file, as it is."
+    if path.suffix == '.hea': return _read_wfdb(path)
     refuse_pointer(path)
     reader = READERS.get(path.suffix.lower()) or _BY_CONTENT.get(find_format(path))
     return reader(path) if reader else read_format(path, told)
@@ -277,11 +296,7 @@ def read_record(
     if missing not in ('raise', 'nan'): raise ValueError(f"missing is 'raise' or 'nan', not {missing!r}")
     with naming(path):
         path = find_record(path)
-        record = _read(path, Told(rate, unit, tuple(leads) if leads else None))
-        infinite = np.isinf(record.signal)
-        if infinite.any(): record = replace(record, signal=np.where(infinite, np.nan, record.signal))
-        record = _with_limb_leads(record)
-        _check(record, missing)
+        record = _checked(_read(path, Told(rate, unit, tuple(leads) if leads else None)), missing)
         if fs and fs != record.fs: record = replace(record, signal=resample(record.signal, record.fs, fs), fs=fs)
     return record
 

@@ -10,25 +10,19 @@ __all__ = ['highpass', 'bandpass', 'Preparation']
 # %% ../nbs/21_signal.ipynb #4ed55ad0
 from dataclasses import asdict, dataclass
 import numpy as np
-from .records import resample
+from .filters import forward_backward
+from .records import _bridge, resample
 
 # %% ../nbs/21_signal.ipynb #e9e3ddbf
 def _across_gaps(x, function):
     "Apply `function` to signals whose gaps are bridged by straight lines; what was NaN is NaN again after it."
     gaps = np.isnan(x)
     if not gaps.any(): return function(x).astype(np.float32)
-    import pandas as pd
-    bridged = pd.DataFrame(x.T).interpolate(limit_direction='both').fillna(0).to_numpy().T
+    bridged = np.stack([_bridge(row) for row in x])
     return np.where(gaps, np.nan, function(bridged)).astype(np.float32)
 
-# %% ../nbs/21_signal.ipynb #a2a1d14d
-def _butterworth(x, fs, cutoff, kind):
-    "Second-order filter, forward and backward; `cutoff` in Hz, one or a pair."
-    from scipy.signal import butter, sosfiltfilt
-    sos = butter(2, cutoff, kind, fs=fs, output='sos')
-    # two periods: the filter's own start must not bend the first beat
-    pad = min(int(2*fs/np.min(cutoff)), x.shape[-1]-1)
-    return _across_gaps(x, lambda y: sosfiltfilt(sos, y, axis=-1, padlen=pad))
+# two periods: the filter's own start must not bend the first beat
+def _pad(x, fs, cutoff): return min(int(2*fs/cutoff), x.shape[-1]-1)
 
 # %% ../nbs/21_signal.ipynb #6379d17d
 def highpass(
@@ -39,7 +33,7 @@ def highpass(
     """Remove baseline wander: second-order Butterworth, forward and backward (no phase shift).
 
     Raises ValueError for a cutoff that the sampling rate does not allow."""
-    return _butterworth(x, fs, cutoff, 'highpass')
+    return _across_gaps(x, lambda y: forward_backward(y, fs, cutoff, _pad(x, fs, cutoff)))
 
 # %% ../nbs/21_signal.ipynb #fe0a2544
 def bandpass(
@@ -51,7 +45,9 @@ def bandpass(
     """Keep what lies between two frequencies: second-order Butterworth, forward and backward (no phase shift).
 
     Raises ValueError for a cutoff that the sampling rate does not allow."""
-    return _butterworth(x, fs, (low, high), 'bandpass')
+    from scipy.signal import butter, sosfiltfilt # takes a second to import
+    sos = butter(2, (low, high), 'bandpass', fs=fs, output='sos')
+    return _across_gaps(x, lambda y: sosfiltfilt(sos, y, axis=-1, padlen=_pad(x, fs, low)))
 
 # %% ../nbs/21_signal.ipynb #32785bb8
 @dataclass(frozen=True)

@@ -1,8 +1,10 @@
 """The model folder: one network tuned on every real recording, thresholds and calibration from cross-validation."""
+from pathlib import Path
 from ecg_nbdev.bundle import Predictor, save_bundle
 from ecg_nbdev.calibration import fit_calibration
 from ecg_nbdev.core import CLASSES, whole_file
 from ecg_nbdev.evaluation import evaluate
+from ecg_nbdev.export import export_onnx
 from ecg_nbdev.signal import Preparation
 from ecg_nbdev.fingerprint import seen_of
 from ecg_nbdev.thresholds import fit_thresholds
@@ -39,4 +41,5 @@ def ship(networks, folder):
     predictor = Predictor(model, Preparation(), 10., None, HOW, CLASSES, thresholds, calibration=calibration,
                           about=about(store, evaluation))
     save_bundle(predictor, folder, card(predictor, evaluation))
+    export_onnx(predictor, Path(folder)/'model.onnx', alone=False)
     write_ids(store)
