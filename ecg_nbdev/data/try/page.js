@@ -7,7 +7,7 @@ import {RecordError} from './record.js';
 
 const $ = (id) => document.getElementById(id);
 const NO_WINDOW = 'no window of it holds enough samples: most of it is missing';
-const SAMPLE = 'A0109';
+const SAMPLE = 'A5215';
 const COUNTS = {9: 'nine'};
 let model, shown = null, given = [], turn = 0;
 
@@ -100,8 +100,7 @@ function showRecord(record) {
 function showError(error) {
   shown = null;
   $('result').hidden = true;
-  const known = error instanceof RecordError;
-  const file = given[0]?.name ?? 'the page';
+  const known = error instanceof RecordError, file = given[0]?.name ?? 'the page';
   say(known ? error.message : `${file}: can't be answered (${error.message}): export it again`, 'wrong');
   $('told').hidden = !(known && error.ask);
 }
