@@ -34,10 +34,10 @@ function radix2(re, im, turn) {
   }
   for (let size = 2; size <= n; size *= 2) {
     const half = size / 2, step = n / size;
-    for (let k = 0; k < half; k++) {
-      const c = turn.cos[k * step], s = turn.sin[k * step];
-      for (let i = k; i < n; i += size) {
-        const j = i + half, a = re[j] * c - im[j] * s, b = re[j] * s + im[j] * c;
+    for (let block = 0; block < n; block += size) {
+      for (let k = 0; k < half; k++) {
+        const i = block + k, j = i + half, c = turn.cos[k * step], s = turn.sin[k * step];
+        const a = re[j] * c - im[j] * s, b = re[j] * s + im[j] * c;
         re[j] = re[i] - a; im[j] = im[i] - b; re[i] += a; im[i] += b;
       }
     }
@@ -79,22 +79,26 @@ export class Fourier {
     return out;
   }
 
-  // Of real numbers: the half of the spectrum that tells all.
-  forward(x) {
-    const {re, im} = this.transform(x, new Float64Array(this.n)), half = (this.n >> 1) + 1;
-    return {re: re.subarray(0, half), im: im.subarray(0, half)};
+  // Of two rows of real numbers at once: the halves of their spectra that tell all.
+  forward(x, y) {
+    const {n} = this, {re, im} = this.transform(x, y), half = (n >> 1) + 1;
+    const part = (value) => Float64Array.from({length: half}, (_, k) => value(k, (n - k) % n) / 2);
+    return [{re: part((k, m) => re[k] + re[m]), im: part((k, m) => im[k] - im[m])},
+      {re: part((k, m) => im[k] + im[m]), im: part((k, m) => re[m] - re[k])}];
   }
 
-  // The real numbers behind half a spectrum, each part of it weighted.
-  inverse({re, im}, weight) {
-    const {n} = this, a = new Float64Array(n), b = new Float64Array(n);
-    for (let k = 0; k < re.length; k++) {
-      const mirrored = (n - k) % n, real = mirrored === k;
-      a[k] = a[mirrored] = re[k] * weight[k];
-      b[mirrored] = im[k] * weight[k]; // conjugated, so that the same transform runs backwards
-      b[k] = real ? 0 : -im[k] * weight[k];
+  // The two rows of real numbers behind halves of spectra, each part of these weighted.
+  inverse(x, y, weight) {
+    const {n} = this, a = new Float64Array(n), b = new Float64Array(n); // conjugated: so the same transform runs backwards
+    for (let k = 0; k < weight.length; k++) {
+      const w = weight[k], m = (n - k) % n, xi = m === k ? 0 : x.im[k], yi = m === k ? 0 : y.im[k];
+      a[m] = (x.re[k] + yi) * w;
+      b[m] = (xi - y.re[k]) * w;
+      a[k] = (x.re[k] - yi) * w;
+      b[k] = -(xi + y.re[k]) * w;
     }
-    return this.transform(a, b).re.map((v) => v / n);
+    const {re, im} = this.transform(a, b);
+    return [re.map((v) => v / n), im.map((v) => -v / n)];
   }
 }
 

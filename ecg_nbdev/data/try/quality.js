@@ -11,6 +11,9 @@ function deviation(row) {
   return Math.sqrt(meanOf(row.map((v) => (v - mean) ** 2)));
 }
 
+// What a function makes of the rows, two at a time.
+function inPairs(rows, of) { return rows.flatMap((row, k) => k % 2 ? [] : of(row, rows[k + 1])); }
+
 class Spectrum {
   constructor(x, fs) {
     this.n = x[0].length;
@@ -18,10 +21,11 @@ class Spectrum {
     this.fourier = new Fourier(this.n);
     const fade = Float64Array.from({length: this.n}, (_, i) =>
       Math.sin(Math.PI / 2 * Math.min(1, Math.min(i, this.n - 1 - i) / (.25 * fs))) ** 2);
-    this.values = x.map((row) => {
+    const faded = x.map((row) => {
       const mean = meanOf(row);
-      return this.fourier.forward(row.map((v, i) => (v - mean) * fade[i]));
+      return row.map((v, i) => (v - mean) * fade[i]);
     });
+    this.values = inPairs(faded, (a, b) => this.fourier.forward(a, b));
     this.f = Float64Array.from(this.values[0].re, (_, k) => k * fs / this.n);
   }
 
@@ -43,7 +47,7 @@ class Spectrum {
     }));
   }
 
-  weighted(weight) { return this.values.map((v) => this.fourier.inverse(v, weight)); }
+  weighted(weight) { return inPairs(this.values, (a, b) => this.fourier.inverse(a, b, weight)); }
 
   // Robust standard deviation above 40 Hz, without the mains, mV.
   noise() {
