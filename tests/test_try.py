@@ -269,7 +269,7 @@ def bad_files(folder):
         'no header': (files(words__hea='hello\n'), 'is not a WFDB header'),
         'empty': (files(empty__csv=b''), 'is empty'), 'words': (files(words__csv='some words\nand more\n'), 'no row of numbers'),
         'mixed': (files(mixed__csv='I,II\n'+'0.1,0.2\n'*20+'0.1\n'), 'line 22 is no row like the others'),
-        'flat': (files(flat__csv='time,I,II\n'+''.join(f'{i/500:.3f},0.5,0.5\n' for i in range(2000))), 'is flat'),
+        'flat': (files(flat__csv='time,I (mV),II (mV)\n'+''.join(f'{i/500:.3f},0.5,0.5\n' for i in range(2000))), 'is flat'),
         'MATLAB': (files(broken__mat=b'MATLAB 5.0 MAT-file'.ljust(128)+b'\x0f\0\0\0\xff\xff\0\0xx'), 'no readable MATLAB'),
         'EDF': (files(broken__edf=b'0       '+b' '*300), 'header is damaged'),
         'picture': (files(scan__png=b'\x89PNG\r\n\x1a\n'+b'\0'*100), 'is a PNG picture'),
