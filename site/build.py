@@ -2,6 +2,7 @@
 """Build `docs/` and `README.md` from the notebooks alone.
 
     python site/build.py            nbdev's processing of every notebook, smalldocs, what makes the site work offline
+    python site/build.py --try      only docs/try/, the page that answers a recording
     python site/build.py --check    say whether docs/ is what the notebooks give (hashes only: under a second)
 
 Nothing is executed but the `show_doc` calls behind the API pages: figures and tables are the outputs stored in the
@@ -20,6 +21,8 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 NBS, STAGE, DOCS, VENDOR = ROOT/'nbs', ROOT/'_proc', ROOT/'docs', Path(__file__).resolve().parent/'vendor'
 MANIFEST, FIGURES = DOCS/'manifest.json', STAGE/'figures'
+DATA = ROOT/'ecg_nbdev/data'
+TRY, SAMPLES, SHIPPED = DATA/'try', DATA/'samples', DATA/'pretrained'
 TOML = tomllib.loads((ROOT/'pyproject.toml').read_text(encoding='utf-8'))
 NBDEV = TOML['tool']['nbdev'] | {'git_url': TOML['project']['urls']['Repository']}
 SUFFIXES = {'.ipynb', '.py', '.yml', '.css', '.js', '.svg', '.woff2', '.txt'}
@@ -297,6 +300,7 @@ def stage(pages):
 # ---- rendering, and mending what smalldocs leaves to the network
 
 EXPECTED = ('keep-md', 'commonmark', 'format-links', 'output-file')  # settings of Quarto that smalldocs does not know
+EXPECTED += ('broken link /try/index.html',)  # which no notebook makes
 
 def render():
     "The folder of the rendered site, and the warnings that matter."
@@ -469,12 +473,44 @@ def plain_copies(pages, out):
     (out/'llms.txt').write_text('\n'.join([f'# {NBDEV["title"]}', '', *lines, '']), encoding='utf-8')
 
 
-# ---- is docs/ what the notebooks give?
+# ---- the page that answers a recording, which `ecg-try` serves too
 
 def digest(path): return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
+def made_from(): return {name: digest(SHIPPED/name) for name in ('config.json', 'model.safetensors')}
+
+def page_facts(predictor):
+    "What the page has to know beside the network."
+    from ecg_nbdev.bundle import to_config
+    from ecg_nbdev.core import CLASS_TITLES
+    from ecg_nbdev.quality import QUALITY_LIMITS
+    config = to_config(predictor)
+    facts = {name: config[name] for name in ('classes', 'preparation', 'window', 'calibration')}
+    titles = {name: CLASS_TITLES.get(name, name) for name in config['classes']}
+    operating = {name: config['thresholds'][name] for name in ('values', 'most', 'normal_alone')}
+    return {'made_from': made_from(), **facts, 'titles': titles, 'thresholds': operating, 'limits': QUALITY_LIMITS}
+
+def write_page_model():
+    "Export the shipped model for the page, where another one was exported before."
+    from ecg_nbdev.bundle import load_pretrained
+    from ecg_nbdev.export import export_onnx
+    facts, predictor = TRY/'model.json', load_pretrained()
+    before = json.loads(facts.read_text(encoding='utf-8')) if facts.exists() else {}
+    if before.get('made_from') != made_from() or not (TRY/'model.onnx').exists(): export_onnx(predictor, TRY/'model.onnx')
+    facts.write_text(json.dumps(page_facts(predictor), indent=1, ensure_ascii=False)+'\n', encoding='utf-8')
+
+def try_page(out):
+    "The page, its model and its sample in a folder of the site."
+    shutil.rmtree(out/'try', ignore_errors=True)
+    shutil.copytree(TRY, out/'try')
+    shutil.copytree(SAMPLES, out/'try/samples')
+
+
+# ---- is docs/ what the notebooks give?
+
 def inputs():
-    files = [*sources(NBS), *sources(ROOT/'site')]
+    page = [p for folder in (TRY, SAMPLES) for p in sorted(folder.rglob('*')) if p.is_file()]
+    files = [*sources(NBS), *sources(ROOT/'site'), *page]
     return {str(p.relative_to(ROOT)): digest(p) for p in files} | {tool: version(tool) for tool in TOOLS}
 
 def outputs():
@@ -500,10 +536,12 @@ def check():
 
 def build():
     "Build docs/ and README.md."
+    write_page_model()
     found, before = pages(), inputs()
     stage(found)
     out, warnings = render()
     mend(out)
+    try_page(out)
     plain_copies(found, out)
     shutil.rmtree(DOCS, ignore_errors=True)
     shutil.move(out, DOCS)
@@ -518,8 +556,11 @@ def build():
 def main():
     parser = argparse.ArgumentParser(description='Build docs/ and README.md from the notebooks.')
     parser.add_argument('--check', action='store_true', help='only say whether docs/ is current; exit status 1 if not')
+    parser.add_argument('--try', action='store_true', dest='only_try', help='write docs/try/ alone')
     os.chdir(ROOT)
-    if not parser.parse_args().check: return build()
+    args = parser.parse_args()
+    if args.only_try: return write_page_model() or try_page(DOCS)
+    if not args.check: return build()
     stale = check()
     if stale: sys.exit('\n'.join([*stale, 'run `make docs`']))
     print('docs/ is current')

@@ -38,7 +38,7 @@ def test_every_notebook_has_a_page_and_a_place():
     notebooks = {str(p.nb) for p in build.pages()}
     found = [p for p in NBS.rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts]
     assert {p.relative_to(NBS).as_posix() for p in found} == notebooks
-    assert {p.stage.with_suffix('.html').as_posix() for p in build.pages()} == set(PAGES)
+    assert {p.stage.with_suffix('.html').as_posix() for p in build.pages()} == {*PAGES}-{'try/index.html'} # no notebook's
     def leaves(item):
         if isinstance(item, str): yield item
         elif 'href' in item: yield item['href']
