@@ -107,7 +107,7 @@ def rules(hours, seeds=(100, 101)):
     days = [answered_day(seed, leads, hours, predictor) for leads in LEADS_OF for seed in seeds]
     truth = joined_days([t for _, t in days])
     names = [n for n in EPISODES if n in predictor.classes]
-    options = {'smooth': (10, 30, 50, 70), 'stay': (0, .5, 1, 2), 'bridge': (10, 30, 60), 'least': (10, 30, 60)}
+    options = {'stay': (0, .5, 1, 2), 'bridge': (10, 30, 60), 'least': (10, 30, 60)}
     for rule in (dict(zip(options, values)) for values in itertools.product(*options.values())):
         found = joined_days([find_episodes(w, predictor.thresholds, **rule) for w, _ in days])
         s = pd.DataFrame([score(truth, found, name) for name in names]).fillna(0)

@@ -14,7 +14,7 @@ import json, math
 import numpy as np
 import pandas as pd
 from .bundle import Predictor
-from .core import CLASSES, CLASS_TITLES, ECGError, whole_file
+from .core import CLASSES, CLASS_TITLES, LEADS, ECGError, whole_file
 from .figures import CLASS_COLORS, COLORS, save_figure, styled
 from .parallel import with_bar
 from .quality import check_quality
@@ -97,19 +97,13 @@ def _joined(runs, start, end, bridge):
     return np.stack([runs[np.r_[True, apart], 0], runs[np.r_[apart, True], 1]], axis=1)
 
 # %% ../nbs/85_holter.ipynb #067a47f2
-def _smoothed(prob, n):
-    "Mean of the `n` windows around each, (windows, K); of those that could be read."
-    return prob.rolling(n, center=True, min_periods=1).mean().where(prob.notna())
-
-def _evidence(windows, classes, point, brief, n):
-    "How far each class lies beyond its threshold in the mean of `n` windows, in `brief` classes of one; (windows, K) log odds."
+def _evidence(windows, classes, point):
+    "How far each class lies beyond its threshold, (windows, K) log odds; -inf where nothing could be read."
     if point is None: # labels alone
         on = [[c in labels.split(';') for c in classes] for labels in windows.labels]
         return np.where(np.array(on, bool).reshape(-1, len(classes)), 0, -np.inf)
     prob = windows[list(classes)]
-    mean = _smoothed(prob, n)
-    mean[[c for c in classes if c in brief]] = prob[[c for c in classes if c in brief]]
-    margin = np.where(mean.isna(), -np.inf, point.margin(mean.fillna(.5).to_numpy()))
+    margin = np.where(prob.isna(), -np.inf, point.margin(prob.fillna(.5).to_numpy()))
     if 'Normal' in classes: # it keeps no company
         normal = classes.index('Normal')
         margin[(np.delete(margin, normal, axis=1) >= 0).any(axis=1), normal] = -np.inf
@@ -124,11 +118,6 @@ def _episode(name, windows, first, last, clock):
     return {'episode': name, 'from': clock_text(start, clock), 'to': clock_text(end, clock), 'start': start, 'end': end,
             'seconds': end-start, 'windows': len(part), 'mean': prob.mean(), 'peak': prob.max()}
 
-def _n_smoothed(windows, seconds):
-    "Windows, an odd number, that `seconds` are."
-    step = float(np.median(np.diff(windows.start))) if len(windows) > 1 else seconds
-    return 1+2*int(seconds/max(step, 1e-9)/2)
-
 _COLUMNS = ['episode', 'from', 'to', 'start', 'end', 'seconds', 'windows', 'mean', 'peak']
 
 # %% ../nbs/85_holter.ipynb #8ac690e1
@@ -138,14 +127,13 @@ def find_episodes(
     classes=CLASSES, # which classes
     bridge:float=30., # s, gaps up to this are bridged
     least:float=30., # s, shorter episodes are dropped
-    brief=('PAC', 'PVC'), # classes of single beats: no mean, no least duration
-    smooth:float=30., # s over which the other classes' probabilities are averaged
-    stay:float=1., # log odds below the threshold down to which an episode lasts
+    brief=('PAC', 'PVC'), # classes of single beats, without a least duration
+    stay:float=2., # log odds below the threshold down to which an episode lasts
     clock:float|None=None, # when the recording begins, s after midnight
 )->pd.DataFrame: # episode (class, or 'not readable'), from, to, start and end in s, windows, mean and peak probability
     "Windows merged into episodes, in the order of their beginning."
     classes, start, end = tuple(classes), windows.start.to_numpy(), windows.end.to_numpy()
-    margin = _evidence(windows, classes, point, brief, _n_smoothed(windows, smooth))
+    margin = _evidence(windows, classes, point)
     found = []
     for k, name in enumerate(classes):
         runs = [(a, b) for a, b in _stretches(margin[:, k] >= -stay) if (margin[a:b+1, k] >= 0).any()]
@@ -196,8 +184,7 @@ def _draw_class(ax, y, windows, name, color, threshold):
     "The probability of a class in the row that stands on `y`."
     edges, mean, highest = _columns(windows, name, 1400)
     for value, alpha in ((highest, .3), (mean, .85)):
-        top = y+_PROB*np.r_[value, value[-1:]]
-        ax.fill_between(edges, y, top, where=~np.isnan(top), step='post', color=color, alpha=alpha, lw=0, zorder=3)
+        ax.stairs(y+_PROB*value, edges, baseline=y, fill=True, color=color, alpha=alpha, lw=0, zorder=3)
     if threshold is None: return
     ax.hlines(y+_PROB*threshold, edges[0], edges[-1], color=color, lw=.6, ls=(0, (4, 3)), zorder=4)
 
@@ -234,7 +221,7 @@ def _timeline_axes(n, title):
     import matplotlib.pyplot as plt
     height = .5*n+1.35
     fig = plt.figure(figsize=(11, height))
-    ax = fig.add_axes((.185, .8/height, .675, .5*n/height))
+    ax = fig.add_axes((.185, .8/height, .67, .5*n/height))
     ax.set_title(title, pad=8)
     ax.set(ylim=(0, n), yticks=range(n+1), yticklabels=[])
     fig.text(.012, .1/height, NOTE, size=6.5, alpha=.75, va='bottom')
@@ -351,7 +338,8 @@ def _burden_lines(burden):
 def _lead_lines(stream):
     "What the answers do not rest on."
     if stream.computed: yield f"{', '.join(stream.computed)} computed from the other limb leads"
-    if stream.absent: yield f"{', '.join(stream.absent)} absent: the answers rest on the other {12-len(stream.absent)} leads"
+    rest = len(LEADS)-len(stream.absent)
+    if stream.absent: yield f"{', '.join(stream.absent)} absent: the answers rest on the other {rest} leads"
 
 def holter_text(
     stream:Stream, # what was read
