@@ -48,3 +48,5 @@ from .export import *
 from .fetch import *
 from .answers import *
 from .runs import *
+from .stream import *
+from .holter import *
