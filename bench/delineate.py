@@ -68,24 +68,14 @@ def neurokit(record, method='dwt', lead='II'):
     p, on, off, end = (waves.get(f'ECG_{name}', []) for name in ('P_Onsets', 'R_Onsets', 'R_Offsets', 'T_Offsets'))
     return found | {'pr': between(p, on, fs), 'qrs': between(on, off, fs), 'qt': between(on, end, fs)}
 
-def neurokit_leads(record):
-    "Its medians over eight leads, which it knows nothing of: each lead by itself."
-    each = []
-    for lead in ('I', 'II', 'V1', 'V2', 'V3', 'V4', 'V5', 'V6'):
-        try: each.append(neurokit(record, lead=lead))
-        except Exception: continue
-    return pd.DataFrame(each).median().to_dict() if each else {}
-
-def ecgdeli(record, mode):
+def ecgdeli(record):
     import ecgdeli as library
-    library.set_fidelity(mode)
     x = library.filter_ecg(record.signal.T.astype(float), fs=record.fs)
     p, on, r, off, end = library.annotate(x, fs=record.fs).consensus.samples[:, [0, 3, 5, 7, 11]].T
     return {'rate': 60*record.fs/np.nanmean(np.diff(r)), 'pr': between(p, on, record.fs),
             'qrs': between(on, off, record.fs), 'qt': between(on, end, record.fs)}
 
-METHODS = {'ecg_nbdev': ours, 'neurokit2, lead II': neurokit, 'neurokit2, median of 8 leads': neurokit_leads,
-           'ecgdeli': lambda record: ecgdeli(record, 'matlab'), 'ecgdeli, fixed': lambda record: ecgdeli(record, 'fixed')}
+METHODS = {'ecg_nbdev': ours, 'neurokit2, lead II': neurokit, 'ecgdeli': ecgdeli}
 
 @cache
 def available():

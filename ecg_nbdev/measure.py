@@ -7,7 +7,7 @@ Docs: https://ecg-nbdev.github.io/ecg_nbdev/measure.html.md"""
 # %% auto #0
 __all__ = ['Measurements', 'measure']
 
-# %% ../nbs/24_measure.ipynb #ec26a42f
+# %% ../nbs/24_measure.ipynb #a040cd82
 from dataclasses import dataclass
 import math
 import numpy as np
@@ -15,7 +15,7 @@ from .core import LEADS, Record
 from .records import _bridge, resample
 from .signal import bandpass
 
-# %% ../nbs/24_measure.ipynb #72bb4a62
+# %% ../nbs/24_measure.ipynb #52ed87d1
 FS = 500. # Hz, at which everything is measured
 BEFORE = .5 # s of the median beat before the middle of its QRS complex
 _AFTER, _MIDDLE = .7, round(BEFORE*FS) # s behind it; the sample of that middle
@@ -23,7 +23,7 @@ _EIGHT = [LEADS.index(lead) for lead in ('I', 'II', 'V1', 'V2', 'V3', 'V4', 'V5'
 
 def _samples(seconds): return round(seconds*FS)
 
-# %% ../nbs/24_measure.ipynb #daa23737
+# %% ../nbs/24_measure.ipynb #78d8cc13
 def _clean(record):
     "The leads (12, n) at 500 Hz between 0.4 and 45 Hz, mV; gaps bridged, zeros where a lead is absent."
     x = np.apply_along_axis(_bridge, 1, record.signal.astype(np.float64))
@@ -34,7 +34,7 @@ def _smooth(x, seconds):
     half = max(1, _samples(seconds/2))
     return np.convolve(np.pad(x, half, 'edge'), np.ones(2*half+1)/(2*half+1), 'valid')
 
-# %% ../nbs/24_measure.ipynb #317f20d9
+# %% ../nbs/24_measure.ipynb #a54c577c
 def _loudness(x):
     "(n,) root mean square of the leads between 8 and 30 Hz over 0.1 s, mV."
     return np.sqrt(_smooth((bandpass(x[_EIGHT], FS, 8, 30).astype(np.float64)**2).sum(0), .1))
@@ -49,7 +49,7 @@ def _find_qrs(x):
         if not kept or p-kept[-1] >= _samples(.4) or loud[p] >= .5*loud[kept[-1]]: kept.append(p)
     return np.array(kept, int)
 
-# %% ../nbs/24_measure.ipynb #c2bb44f2
+# %% ../nbs/24_measure.ipynb #a469c759
 def _cut(x, at, before=BEFORE, after=_AFTER):
     "(beats, 12, k) the stretches around the samples `at`; NaN beyond the recording."
     left, right = _samples(before), _samples(after)
@@ -61,7 +61,7 @@ def _alike(a, b):
     a, b = (np.nan_to_num(e).reshape(-1, b.size) for e in (a, b))
     return a@b[0]/np.maximum(np.linalg.norm(a, axis=1)*np.linalg.norm(b), 1e-12)
 
-# %% ../nbs/24_measure.ipynb #897a9440
+# %% ../nbs/24_measure.ipynb #af612a9d
 def _fit(x, at, template):
     "How well the QRS complex at a sample fits a template, and at which sample within 40 ms it fits best."
     near = at+np.arange(-_samples(.04), _samples(.04)+1, 2)
@@ -80,7 +80,7 @@ def _sort_beats(x, at):
             templates.append(_cut(x, [a], .08, .12)[0])
     return at, shape
 
-# %% ../nbs/24_measure.ipynb #101d965b
+# %% ../nbs/24_measure.ipynb #b7a21b9c
 def _are_early(rr):
     "Which beats (n,) end an interval (n−1,) shorter than 85 % of the usual one."
     return np.r_[False, rr < .85*np.median(rr)]
@@ -98,7 +98,7 @@ def _median_beat(x, at):
     beats = whole if len(whole) > 1 else np.nan_to_num(beats)
     return np.median(beats, 0), beats
 
-# %% ../nbs/24_measure.ipynb #84ba01ff
+# %% ../nbs/24_measure.ipynb #7cea50b5
 def _steepness(beat):
     "(k,) how fast the leads of (12, k) change together: the length of their slopes, mV a sample."
     return _smooth(np.linalg.norm(np.gradient(beat[_EIGHT], axis=1), axis=0), .012)
@@ -120,7 +120,7 @@ def _qrs_edges(beat):
     def limit(share): return floor+share*(near.max()-floor)
     return _calm_from(steep, high[0], -1, limit(.06)), _calm_from(steep, high[-1], 1, limit(.08))
 
-# %% ../nbs/24_measure.ipynb #00826bef
+# %% ../nbs/24_measure.ipynb #e7d7d2f0
 def _common_wave(part):
     "(k,) what the leads of (12, k) have most in common, mV."
     _, size, waves = np.linalg.svd(part[_EIGHT], full_matrices=False)
@@ -133,23 +133,29 @@ def _tangent(wave, peak, step):
     k = side[np.argmax(-step*slope[side])]
     return k-wave[k]/slope[k] if step*slope[k] < 0 else float(k)
 
+def _repeat(beats, beat, first, last):
+    "How alike single beats and the median beat are from one sample to another: mean correlation."
+    each, median = (x[..., first:last]-x[..., first:last].mean(-1, keepdims=True) for x in (beats, beat))
+    return float(_alike(each, median).mean())
+
 def _expected_peak(wave, t, centre, spread):
     "The highest point of |wave|, weighted by how near its time `t` in s is to where it is expected."
     return int((np.abs(wave)*np.exp(-.5*((t-centre)/spread)**2)).argmax())
 
-# %% ../nbs/24_measure.ipynb #0519110f
-def _t_wave(beat, on, off, rr):
-    "Samples of the T wave's peak and end, NaN where there is no room for one; `rr` is the usual interval, s."
+# %% ../nbs/24_measure.ipynb #770d3e32
+def _t_wave(beats, beat, on, off, rr):
+    "Samples of the T wave's peak and end, NaN where there is none; `rr` is the usual interval, s."
     first = off+_samples(.06)
     last = min(beat.shape[1], on+_samples(min(.6*math.sqrt(rr), .05+.72*rr)))
     if last-first < _samples(.12): return math.nan, math.nan
     wave = _common_wave(beat[:, first:last])
     t = (first-on+np.arange(len(wave)))/FS
     peak = _expected_peak(wave[:-_samples(.03)], t[:-_samples(.03)], .31*math.sqrt(rr), .09)
+    if np.ptp(wave) < .08 or _repeat(beats, beat, first, last) < .45: return math.nan, math.nan
     end = _tangent(wave*np.sign(wave[peak]), peak, 1)
     return first+peak, first+min(end, len(wave)-1)
 
-# %% ../nbs/24_measure.ipynb #0609fa86
+# %% ../nbs/24_measure.ipynb #547d9963
 def _p_wave(beats, beat, on, t_end, rr):
     """Samples of the P wave's onset and peak, and how alike single beats are there (mean correlation).
 
@@ -165,11 +171,9 @@ def _p_wave(beats, beat, on, t_end, rr):
     start = max(0, peak-_samples(.13))
     low = start+int(wave[start:peak+1].argmin())
     onset = low+max(0, _tangent(wave[low:]-wave[low], peak-low, -1))
-    level = part.mean(1, keepdims=True)
-    same = _alike(beats[:, :, first:last]-beats[:, :, first:last].mean(2, keepdims=True), part-level).mean()
-    return first+onset, first+peak, float(same)
+    return first+onset, first+peak, _repeat(beats, beat, first, last)
 
-# %% ../nbs/24_measure.ipynb #05ce4379
+# %% ../nbs/24_measure.ipynb #890e5381
 @dataclass(frozen=True, eq=False)
 class Measurements:
     "What was measured on a recording; None where it could not be, with the reason in `why`."
@@ -191,7 +195,7 @@ class Measurements:
     points:dict|None=None # s from the start of the median beat: P, QRS, J, T peak, T end
     why:dict|None=None # measure → why it is missing
 
-# %% ../nbs/24_measure.ipynb #a2aea800
+# %% ../nbs/24_measure.ipynb #d1e40fa8
 def _axis_of(beat, on, off):
     "Direction of the QRS area in the frontal plane, degrees; None where I or aVF is absent."
     i, avf = (beat[LEADS.index(lead), on:off+1] for lead in ('I', 'aVF'))
@@ -203,7 +207,7 @@ def _st_levels(beat, off, there):
     k = off+_samples(.06)
     return np.where(there, beat[:, k-_samples(.01):k+_samples(.01)+1].mean(1), np.nan)
 
-# %% ../nbs/24_measure.ipynb #8abe373a
+# %% ../nbs/24_measure.ipynb #f60e78bb
 def _rhythm_words(rr, early, shape, usual):
     "Regularity in words: the intervals between beats that are neither early nor follow such a beat decide."
     calm = rr[~(early[1:] | early[:-1])]
@@ -212,9 +216,10 @@ def _rhythm_words(rr, early, shape, usual):
     if not early.any(): return 'regular'
     other = int((early & (shape != shape[usual][0])).sum())
     beats = '1 early beat' if early.sum() == 1 else f'{early.sum()} early beats'
-    return f'regular but for {beats}' + (f', {other} of another shape' if other else '')
+    share = '' if other == early.sum() else f'{other} '
+    return f'regular but for {beats}' + (f', {share}of another shape' if other else '')
 
-# %% ../nbs/24_measure.ipynb #01191b05
+# %% ../nbs/24_measure.ipynb #9570c8e3
 _NO_BEATS = 'fewer than three beats can be found'
 _NO_P = 'no P wave repeats before the QRS complexes'
 _NO_P_ROOM = 'no room for a P wave between T wave and QRS complex'
@@ -223,7 +228,7 @@ _NO_T = 'no T wave stands out'
 def _intervals(beat, beats, rr):
     "Intervals in ms, points in s, and reasons, from a median beat (12, k) whose level before QRS is zero."
     on, off = _qrs_edges(beat)
-    t_peak, t_end = _t_wave(beat, on, off, rr)
+    t_peak, t_end = _t_wave(beats, beat, on, off, rr)
     onset, p_peak, same = _p_wave(beats, beat, on, t_end, rr)
     found, why = {'qrs': 1000*(off-on)/FS}, {}
     points = {'QRS': on, 'J': off}
@@ -235,7 +240,7 @@ def _intervals(beat, beats, rr):
     else: why['pr'] = _NO_P_ROOM if math.isnan(onset) else _NO_P
     return found, {name: float(k/FS) for name, k in points.items()}, why
 
-# %% ../nbs/24_measure.ipynb #e1cd59de
+# %% ../nbs/24_measure.ipynb #7fc76be7
 _NUMBERS = 'rate', 'pr', 'qrs', 'qt', 'qt_bazett', 'qt_fridericia', 'axis'
 
 def measure(
