@@ -56,7 +56,7 @@ def worst_mistakes(
     return pd.DataFrame(rows, columns=['record', 'labelled', 'answered', 'class', 'mistake', 'probability', 'distance'])
 
 # %% ../nbs/71_report.ipynb #3bb5a590
-def _slim(svg):
+def slim_svg(svg):
     "An SVG without what holds for a whole page (styles, names), and with a tenth of a point of precision."
     whole_page = r'<metadata>.*?</metadata>|<style.*?</style>|(?<=<g) id="[^"]*"'
     svg = re.sub(whole_page, '', svg[svg.index('<svg'):], flags=re.S)
@@ -73,7 +73,7 @@ def _ecg_svg(
         figure = plot_ecg(record).figure
         figure.savefig(text, format='svg', metadata={'Date': None})
         plt.close(figure)
-    svg = _slim(text.getvalue())
+    svg = slim_svg(text.getvalue())
     for name, color in zip(('page', 'thin', 'strong', 'ink', 'text'), PAPERS['pink']):
         svg = svg.replace(color, f'var(--ecg-{name})')
     return svg
