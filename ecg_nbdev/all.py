@@ -24,6 +24,7 @@ from .windows import *
 from .signal import *
 from .augment import *
 from .quality import *
+from .measure import *
 from .data import *
 from .blocks import *
 from .models import *
@@ -48,5 +49,6 @@ from .export import *
 from .fetch import *
 from .answers import *
 from .runs import *
+from .record_report import *
 from .stream import *
 from .holter import *

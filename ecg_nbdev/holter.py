@@ -18,7 +18,7 @@ from .core import CLASSES, CLASS_TITLES, LEADS, ECGError, whole_file
 from .figures import CLASS_COLORS, COLORS, save_figure, styled
 from .parallel import with_bar
 from .quality import check_quality
-from .runs import _identity, _stamp, find_model
+from .answers import _identity, _stamp, find_model
 from .stream import PART, Stream, cut_stream, open_stream, stream_of
 from .windows import enough_samples
 
