@@ -58,7 +58,7 @@ def row(what, value, unit, limit, fewer=True, **beside):
 
 
 def one_file(light, full, paths):
-    spent = turns({'light': lambda: light.predict(paths[0]), 'torch': lambda: full.predict(paths[0])}, 60)
+    spent = turns({'light': lambda: light.answers(paths[0]), 'torch': lambda: full.answers(paths[0])}, 60)
     ms = {name: 1000*s for name, s in spent.items()}
     return [row('one file of 15 s, one core', ms['light'], 'ms', 8, torch_ms=ms['torch'])]
 
