@@ -31,7 +31,7 @@ from ecg_nbdev.records import read_record, write_record
 from ecg_nbdev.sim.synth import cohort_record
 
 OUT = Path(__file__).resolve().parent/'results'
-FILES, SECONDS = 200, 15
+FILES, SECONDS = 60, 15
 
 
 def write_files(folder):
@@ -58,11 +58,11 @@ def row(what, value, unit, limit, fewer=True, **beside):
 
 
 def one_file(light, full, paths):
-    spent = turns({'light': lambda: light.answers(paths[0]), 'torch': lambda: full.answers(paths[0])}, 60)
+    spent = turns({'light': lambda: light.answers(paths[0]), 'torch': lambda: full.answers(paths[0])}, 25)
     ms = {name: 1000*s for name, s in spent.items()}
     return [row('one file of 15 s, one core', ms['light'], 'ms', 8, torch_ms=ms['torch'])]
 
-def many_files(light, full, paths, n=4):
+def many_files(light, full, paths, n=3):
     "Recordings a second on two threads, and what the processor spends on each."
     def failed(error): raise error
     best, cpu = 0, np.inf
@@ -82,7 +82,7 @@ def run(command):
     spent = after.ru_utime+after.ru_stime-before.ru_utime-before.ru_stime
     return time.perf_counter()-start, spent
 
-def from_shell(paths, n=7):
+def from_shell(paths, n=3):
     ways = {'predict': [str(Path(sys.executable).parent/'ecg-predict'), str(paths[0])],
             'torch': [sys.executable, '-c', 'import torch']}
     found = {name: [] for name in ways}
@@ -92,7 +92,7 @@ def from_shell(paths, n=7):
     return [row('ecg-predict FILE / import torch, clock', clock/clock_torch, 'ratio', .67, predict_s=clock, torch_s=clock_torch),
             row('ecg-predict FILE / import torch, processor', cpu/cpu_torch, 'ratio', .67, predict_s=cpu, torch_s=cpu_torch)]
 
-def reading(paths, n=7):
+def reading(paths, n=5):
     "Each way reads all files, one after the other."
     some = paths[:60]
     signals = [path.with_suffix('.mat') for path in some]
@@ -105,7 +105,7 @@ def reading(paths, n=7):
                 wfdb_ms=ms['wfdb'], read_record_ms=ms['ours']),
             row('read_record / numpy.fromfile', ms['ours']/ms['fromfile'], 'ratio', 5, fromfile_ms=ms['fromfile'])]
 
-def explaining(full, paths, n=8):
+def explaining(full, paths, n=3):
     records = [read_record(path) for path in paths[:n]]
     explain_record(full, records[0]) # loads captum
     spent = [turns({'explain': lambda: explain_record(full, record)}, 2)['explain'] for record in records]
