@@ -9,6 +9,7 @@ __all__ = ['occlude_leads', 'occlude_time', 'integrated_gradients', 'Explanation
 
 # %% ../nbs/72_explain.ipynb #852daf79
 from dataclasses import dataclass
+from typing import NamedTuple
 import numpy as np
 import torch
 from .core import LEADS, ECGError, Record
@@ -27,15 +28,22 @@ def probability_drop(
     return prob[0]-prob[1:]
 
 # %% ../nbs/72_explain.ipynb #113a68ed
+_EACH_LEAD = np.eye(len(LEADS), dtype=bool)[:, :, None]
+
 def occlude_leads(
     predictor, # a `Predictor`
     record:Record, # of any length and sampling rate
 )->np.ndarray: # (12, classes)
     "The drop in each probability without one lead, the other eleven shown; 0 for a lead that is absent anyway."
     x = predictor.preparation(record.signal, record.fs)
-    return probability_drop(predictor, x, np.eye(len(LEADS), dtype=bool)[:, :, None])
+    return probability_drop(predictor, x, _EACH_LEAD)
 
 # %% ../nbs/72_explain.ipynb #2b3ff32c
+def _stretches(n, seconds, fs):
+    "A mask (n,) for each stretch of time."
+    stretch = np.arange(n)//max(1, round(seconds*fs))
+    return [stretch == i for i in range(stretch[-1]+1)]
+
 def occlude_time(
     predictor, # a `Predictor`
     record:Record, # of any length and sampling rate
@@ -43,8 +51,7 @@ def occlude_time(
 )->np.ndarray: # (stretches, classes); stretch i begins at i·seconds
     "The drop in each probability without one stretch of time."
     x = predictor.preparation(record.signal, record.fs)
-    stretch = np.arange(x.shape[1])//max(1, round(seconds*predictor.preparation.fs))
-    return probability_drop(predictor, x, (stretch == i for i in range(stretch[-1]+1)))
+    return probability_drop(predictor, x, _stretches(x.shape[1], seconds, predictor.preparation.fs))
 
 # %% ../nbs/72_explain.ipynb #eb0fb82d
 def _class_log_odds(logits, label_sets=None):
@@ -66,26 +73,52 @@ def _class_number(predictor, name):
     raise ECGError(f"the model has no class '{name}': choose of {', '.join(predictor.classes)}")
 
 # %% ../nbs/72_explain.ipynb #666dca5f
-def _pieces(method, score, window, low, high, k):
+class _Pieces(NamedTuple):
+    "Pieces of the way from a flat line to each window: k of each."
+    window:torch.Tensor # which window
+    low:torch.Tensor # where the piece begins, 0 … 1
+    high:torch.Tensor # where it ends
+    said_low:torch.Tensor # log odds there
+    said_high:torch.Tensor
+
+    def take(self, which): return _Pieces(*(part[which] for part in self))
+
+def _shares(method, windows, p, k):
     "Shares of each piece, (pieces, 12, size), and by how much their sums miss what the piece adds to the answer."
-    a, b = (edge[:, None, None]*window for edge in (low, high))
-    shares = method.attribute(b, a, target=k, n_steps=4, internal_batch_size=max(64, len(b))).nan_to_num()
-    with torch.no_grad(): added = (score(b)-score(a))[:, k]
-    return shares, added-shares.sum((1, 2))
+    a, b = (edge[:, None, None]*windows[p.window] for edge in (p.low, p.high))
+    shares = method.attribute(b, a, target=k, n_steps=3, internal_batch_size=max(64, len(b))).nan_to_num()
+    return shares, (p.said_high-p.said_low-shares.sum((1, 2))).abs()
 
 # %% ../nbs/72_explain.ipynb #25ee09ef
-def _along(method, score, window, k, tolerance):
-    "Shares of one window, (12, size): a piece whose shares don't sum to what it adds is halved, at most six times."
-    edges = torch.cat([torch.zeros(1), torch.logspace(-8, 0, 16, base=2)]).to(window.device)
-    low, high, total = edges[:-1], edges[1:], 0.
-    for last in (*[False]*6, True):
-        shares, gap = _pieces(method, score, window, low, high, k)
-        fine = (gap.abs() < tolerance) | last
-        total, low, high = total+shares[fine].sum(0), low[~fine], high[~fine]
-        if not len(low): break
-        middle = (low+high)/2
-        low, high = torch.cat([low, middle]), torch.cat([middle, high])
-    return total.cpu().numpy()
+_EDGES = 0, 1/16, 1/8, 3/16, 1/4, 1/2, 1 # networks make up their mind early on the way
+
+def _said(score, windows, window, at, k):
+    with torch.no_grad(): return torch.cat([part[:, k] for part in map(score, (at[:, None, None]*windows[window]).split(16))])
+
+def _first_pieces(score, windows, k):
+    "The way of each window in six pieces."
+    n, edges = len(windows), torch.tensor(_EDGES, device=windows.device)
+    window = torch.arange(n, device=windows.device).repeat_interleave(len(edges))
+    said = _said(score, windows, window, edges.repeat(n), k).view(n, -1)
+    low, high = edges[:-1].repeat(n), edges[1:].repeat(n)
+    return _Pieces(window.view(n, -1)[:, 1:].flatten(), low, high, said[:, :-1].flatten(), said[:, 1:].flatten())
+
+def _halved(p, score, windows, k):
+    "Each piece as two."
+    middle = (p.low+p.high)/2
+    said = _said(score, windows, p.window, middle, k)
+    first, second = p._replace(high=middle, said_high=said), p._replace(low=middle, said_low=said)
+    return _Pieces(*map(torch.cat, zip(first, second)))
+
+def _along(method, score, windows, k, tolerance):
+    "Shares (windows, 12, size): a piece whose shares don't sum to what it adds is halved, at most eight times."
+    p, total = _first_pieces(score, windows, k), torch.zeros_like(windows)
+    for last in (*[False]*8, True):
+        shares, gap = _shares(method, windows, p, k)
+        fine = (gap < tolerance) | last
+        total.index_add_(0, p.window[fine], shares[fine])
+        if fine.all(): return total.cpu().numpy()
+        p = _halved(p.take(~fine), score, windows, k)
 
 # %% ../nbs/72_explain.ipynb #27c4b241
 def _put_back(shares, sample, n):
@@ -97,6 +130,9 @@ def _put_back(shares, sample, n):
     return out/len(shares)
 
 # %% ../nbs/72_explain.ipynb #04da5fe3
+_NO_GRADIENTS = ('this network gives no gradients: load the model folder that it was made from, '
+                 'or hide leads and stretches')
+
 def integrated_gradients(
     predictor, # a `Predictor` with a network of torch
     record:Record, # of any length and sampling rate
@@ -110,13 +146,13 @@ def integrated_gradients(
     def score(windows): return _class_log_odds(predictor.model(windows), predictor.label_sets)
     method, k = _captum()(score), _class_number(predictor, name)
     x = predictor.preparation(record.signal, record.fs)
+    if not isinstance(predictor.model, torch.nn.Module): raise ECGError(_NO_GRADIENTS)
     device = next((p.device for p in predictor.model.parameters()), 'cpu')
     windows = torch.from_numpy(predictor.windows(x)).to(device)
     predictor.model.eval()
     if not score(windows[:1].clone().requires_grad_()).requires_grad:
-        raise ECGError('this network gives no gradients: '
-                       'load the model folder that it was made from, or hide leads and stretches')
-    shares = np.stack([_along(method, score, window, k, tolerance) for window in windows])
+        raise ECGError(_NO_GRADIENTS)
+    shares = _along(method, score, windows, k, tolerance)
     numbers = np.arange(x.shape[1], dtype=np.float32)[None]
     return _put_back(shares, predictor.windows(numbers)[:, 0], x.shape[1])
 
@@ -147,14 +183,16 @@ def explain_record(
     record:Record, # of any length and sampling rate
     name:str|None=None, # the class; the likeliest one where not given
     seconds:float=.5, # length of a hidden stretch, s
+    tolerance:float=.1, # log odds that the shares of one piece of the way may miss; see `integrated_gradients`
 )->Explanation:
     "What speaks for one class in a recording; raises what `integrated_gradients` raises."
-    prob = predictor.class_prob(predictor.outputs([predictor.preparation(record.signal, record.fs)]))[0]
+    fs, x = predictor.preparation.fs, predictor.preparation(record.signal, record.fs)
+    prob = predictor.class_prob(predictor.outputs([x]))[0]
     k = _class_number(predictor, name or predictor.classes[prob.argmax()])
     name = predictor.classes[k]
-    return Explanation(name, float(prob[k]), occlude_leads(predictor, record)[:, k],
-                       occlude_time(predictor, record, seconds)[:, k], seconds,
-                       integrated_gradients(predictor, record, name), predictor.preparation.fs)
+    drop = probability_drop(predictor, x, [*_EACH_LEAD, *_stretches(x.shape[1], seconds, fs)])[:, k]
+    return Explanation(name, float(prob[k]), drop[:len(LEADS)], drop[len(LEADS):], seconds,
+                       integrated_gradients(predictor, record, name, tolerance), fs)
 
 # %% ../nbs/72_explain.ipynb #ccf28e53
 def _shading(explanation, record):
