@@ -246,8 +246,9 @@ def _page_server(port=0):
     from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
     class Handler(SimpleHTTPRequestHandler):
         # a system's own table may say otherwise, and then no browser runs it
-        extensions_map = {**SimpleHTTPRequestHandler.extensions_map, '.js': 'text/javascript', '.mjs': 'text/javascript'}
-        def translate_path(self, path): return super().translate_path(path if path.startswith('/samples/') else f'/try{path}')
+        extensions_map = SimpleHTTPRequestHandler.extensions_map | dict.fromkeys(('.js', '.mjs'), 'text/javascript')
+        def translate_path(self, path):
+            return super().translate_path(path if path.startswith('/samples/') else f'/try{path}')
         def log_message(self, *args): pass
     data = Path(__file__).parent/'data'
     return ThreadingHTTPServer(('127.0.0.1', port), lambda *args: Handler(*args, directory=str(data)))
