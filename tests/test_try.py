@@ -87,7 +87,7 @@ class Seen:
         return self.said()
 
     def said(self):
-        self.page.wait_for_selector('#result[data-record], #status.wrong')
+        self.page.wait_for_selector('#result[data-record], #status.wrong', timeout=120_000)
         return self.page.evaluate('''() => {
           const text = (id) => document.getElementById(id).textContent, all = (at) => [...document.querySelectorAll(at)];
           return {error: text('status'), warnings: all('#warnings li').map((e) => e.textContent),
