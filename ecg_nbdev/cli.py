@@ -278,13 +278,15 @@ def ecg_export(
 def _page_server(port=0):
     "A server on this machine alone of the page that ships with the package and its samples; port 0: any free one."
     from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+    from importlib.resources import files
     class Handler(SimpleHTTPRequestHandler):
         # a system's own table may say otherwise, and then no browser runs it
-        extensions_map = {**SimpleHTTPRequestHandler.extensions_map, '.js': 'text/javascript', '.mjs': 'text/javascript'}
-        def translate_path(self, path): return super().translate_path(path if path.startswith('/samples/') else f'/try{path}')
+        extensions_map = SimpleHTTPRequestHandler.extensions_map | dict.fromkeys(('.js', '.mjs'), 'text/javascript')
+        def translate_path(self, path):
+            return super().translate_path(path if path.startswith('/samples/') else f'/try{path}')
         def log_message(self, *args): pass
-    data = Path(__file__).parent/'data'
-    return ThreadingHTTPServer(('127.0.0.1', port), lambda *args: Handler(*args, directory=str(data)))
+    data = str(files('ecg_nbdev')/'data')
+    return ThreadingHTTPServer(('127.0.0.1', port), lambda *args: Handler(*args, directory=data))
 
 # %% ../nbs/90_cli.ipynb #67ab081a
 @call_parse

@@ -87,7 +87,7 @@ class Seen:
         return self.said()
 
     def said(self):
-        self.page.wait_for_selector('#result[data-record], #status.wrong')
+        self.page.wait_for_selector('#result[data-record], #status.wrong', timeout=120_000)
         return self.page.evaluate('''() => {
           const text = (id) => document.getElementById(id).textContent, all = (at) => [...document.querySelectorAll(at)];
           return {error: text('status'), warnings: all('#warnings li').map((e) => e.textContent),
@@ -351,3 +351,9 @@ def test_opened_as_a_file_it_says_how_to_start_it(browser):
     page.goto((PAGE/'index.html').as_uri())
     assert page.is_visible('#served') and 'ecg-try' in page.inner_text('#served')
     page.close()
+
+@pytest.mark.browser
+def test_of_several_recordings_the_first_is_shown_and_that_is_said(desk, record, tmp_path):
+    paths = [write_csv(tmp_path/f'{name}.csv', record) for name in 'ab']
+    said = desk.give(*paths)
+    assert said['name'] == 'a' and 'a.csv is the first of 2 recordings: give the others one by one' in said['warnings']

@@ -20,7 +20,8 @@ async function headOf(file) {
 function check(file, head) {
   if (!file.size) throw new RecordError(file.name, 'is empty: copy it again');
   if (file.size > LARGEST) {
-    throw new RecordError(file.name, `holds ${Math.round(file.size / 2 ** 20)} MB, this page takes up to 64: cut it, or use ecg-predict`);
+    const told = `holds ${Math.round(file.size / 2 ** 20)} MB, this page takes up to 64`;
+    throw new RecordError(file.name, `${told}: cut it, or answer it with ecg-predict`);
   }
   if (head.startsWith('version https://git-lfs')) {
     throw new RecordError(file.name, 'is a Git LFS pointer, not the file itself: fetch it with "git lfs pull"');
@@ -35,17 +36,12 @@ const isHeader = (file) => /\.hea$/i.test(file.name);
 // A MATLAB file of level 4: the signal of a WFDB record, of no use without its header.
 const isLevel4 = (head) => head.slice(0, 4) === '\x1e\0\0\0' && head.startsWith('val\0', 20);
 
-// The record of the files that were given; `told` is what a person knows of a table.
-export async function readFiles(files, told) {
+async function readFirst(files, told) {
   const header = files.find(isHeader), file = header ?? files[0];
   if (!file) throw new RecordError('nothing', 'was given: give a recording');
   const head = await headOf(file);
   check(file, head);
-  if (header) {
-    const byName = (name) => files.find((f) => f.name.toLowerCase() === name.toLowerCase());
-    const record = await readWfdb(header, byName);
-    return record;
-  }
+  if (header) return readWfdb(header, (name) => files.find((f) => f.name.toLowerCase() === name.toLowerCase()));
   if (/\.dat$/i.test(file.name)) {
     throw new RecordError(file.name, `is a WFDB signal without its header: give ${stem(file.name)}.hea with it`);
   }
@@ -56,4 +52,11 @@ export async function readFiles(files, told) {
     throw new RecordError(file.name, `is in no known format: ${TAKEN}`);
   }
   return readTable(file, told);
+}
+
+// The record of the files that were given, the first one of several; `told` is what a person knows of a table.
+export async function readFiles(files, told) {
+  const record = await readFirst(files, told), count = files.filter(isHeader).length || files.length;
+  if (count > 1) record.notes.push(`is the first of ${count} recordings: give the others one by one`);
+  return record;
 }

@@ -66,7 +66,8 @@ function checkSum(file, name, row, checksum) {
   let sum = 0;
   for (const v of row) sum += v;
   if ((sum - checksum) % 65536) {
-    throw new RecordError(file, `signal and header do not belong together (the checksum of ${name} differs): copy both again`);
+    const why = `the checksum of ${name} differs`;
+    throw new RecordError(file, `signal and header do not belong together (${why}): copy both again`);
   }
 }
 
