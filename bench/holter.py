@@ -2,7 +2,7 @@
 
     python bench/holter.py episodes     simulated days with known episodes, 12 leads and 2
     python bench/holter.py rules        the same on other days, for other rules than `find_episodes`'s defaults
-    python bench/holter.py cost         24 hours at 500, 100 and 360 Hz, each in a process of its own
+    python bench/holter.py cost         24 hours (or --hours) at 500, 100 and 360 Hz, each in a process of its own, on one core
 
 Writes bench/results/holter_episodes.csv, holter_rules.csv and holter.csv. A simulated day is put together from pieces of five
 minutes at most, each of another simulated patient: false alarms come and go with the pieces, where those of one real patient
@@ -44,7 +44,7 @@ def plan_day(rng, hours):
 
 def piece(rng, what, seconds):
     "(12, n) mV."
-    if what == 'off': return np.full((12, int(seconds*FS)), 0, np.float32)+rng.normal(0, .003, (12, int(seconds*FS))).astype(np.float32)
+    if what == 'off': return rng.normal(0, .003, (12, int(seconds*FS))).astype(np.float32)
     if what == 'noise': return simulate((), seconds, FS, rng, findings='no ECG').signal
     return simulate(what, seconds, FS, rng).signal
 
@@ -108,7 +108,8 @@ def rules(hours, seeds=(100, 101)):
     truth = joined_days([t for _, t in days])
     names = [n for n in EPISODES if n in predictor.classes]
     options = {'stay': (0, .5, 1, 2), 'bridge': (10, 30, 60), 'least': (10, 30, 60)}
-    for rule in (dict(zip(options, values)) for values in itertools.product(*options.values())):
+    for values in itertools.product(*options.values()):
+        rule = dict(zip(options, values))
         found = joined_days([find_episodes(w, predictor.thresholds, **rule) for w, _ in days])
         s = pd.DataFrame([score(truth, found, name) for name in names]).fillna(0)
         f1 = {what: (2*s[a]*s[b]/np.maximum(s[a]+s[b], 1e-9)) for what, a, b in (
@@ -139,15 +140,15 @@ def write_day(folder, fs, leads, form, hours):
     return header
 
 def measured(path):
-    "In a process of its own: answer a file; says memory in MB before and at its peak, and seconds."
+    "In a process of its own: answer a file; says memory in MB before and at its peak, and CPU seconds."
     import torch
     torch.set_num_threads(1)
     predictor = load_pretrained()
     list(predict_stream([np.random.default_rng(0).normal(0, 1, (12, 40*500))], predictor, 500, LEADS)) # what is imported late
     Path('/proc/self/clear_refs').write_text('5') # the peak is counted from here on
-    before, begun = memory('VmRSS'), time.perf_counter()
+    before, begun = memory('VmRSS'), time.process_time()
     n = sum(1 for _ in predict_stream(path, predictor))
-    print(n, before, memory('VmHWM'), time.perf_counter()-begun)
+    print(n, before, memory('VmHWM'), time.process_time()-begun)
 
 def memory(what):
     "MB of this process, now (VmRSS) or at its peak (VmHWM); `getrusage` would count what its parent held, too."
@@ -159,10 +160,11 @@ def cost(hours):
         with tempfile.TemporaryDirectory() as folder:
             path = write_day(Path(folder), fs, leads, form, hours)
             size = path.with_suffix('.dat').stat().st_size/1e6
-            said = subprocess.run([sys.executable, __file__, 'measured', '--path', str(path)], check=True, capture_output=True, text=True).stdout
+            command = [sys.executable, __file__, 'measured', '--path', str(path)]
+            said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         n, before, peak, seconds = map(float, said.split())
         rows.append({'case': name, 'hours': hours, 'file, MB': size, 'windows': int(n), 'loaded, MB': before, 'peak, MB': peak,
-                     'above loading, MB': peak-before, 'seconds': seconds, 'hours of ECG a second': hours/seconds})
+                     'above loading, MB': peak-before, 'CPU seconds': seconds, 'hours of ECG a CPU second': hours/seconds})
         print(rows[-1], flush=True)
     write(pd.DataFrame(rows), 'holter')
 

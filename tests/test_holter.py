@@ -208,7 +208,7 @@ def test_windows_are_those_of_the_whole_recording_within_a_microvolt(fs):
 
 def test_windows_hold_every_sample_and_the_last_is_flush_with_the_end():
     for seconds in (3, 10, 299, 300, 301, 309.9, 310, 600.5, 905):
-        found = windows_of(stream_of([np.ones((1, int(seconds*100)))], 100, ['II']))
+        found = windows_of(stream_of([np.ones((1, round(seconds*100)))], 100, ['II']))
         assert found[0].start == 0 and found[-1].end == pytest.approx(seconds)
         assert all(b.start <= a.end for a, b in zip(found, found[1:]))
         assert [w.start for w in found] == sorted({w.start for w in found})
