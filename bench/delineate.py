@@ -97,11 +97,12 @@ def measured(method, record):
 
 # ---- tables
 
-def compare(n, seed):
-    "A row per recording and method: class, what was measured, what is true."
+def compare(n, seed, few):
+    "A row per recording and method: class, what was measured, what is true; libraries measure the first `few` only."
     rows, methods = [], available()
-    for name, record, true in simulated(n, seed):
+    for i, (name, record, true) in enumerate(simulated(n, seed)):
         for method, function in methods.items():
+            if i >= few and method != 'ecg_nbdev': continue
             rows.append({'method': method, 'class': name, **measured(function, record),
                          **{f'true {m}': v for m, v in true.items()}})
     return pd.DataFrame(rows)
@@ -157,10 +158,11 @@ def real(folder):
 def main():
     "Both tables."
     arguments = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    arguments.add_argument('--n', type=int, default=270, help='simulated recordings')
+    arguments.add_argument('--n', type=int, default=207, help='simulated recordings')
+    arguments.add_argument('--few', type=int, default=207, help='of them, that the libraries measure, too')
     arguments.add_argument('--seed', type=int, default=11)
     told = arguments.parse_args()
-    table = errors(compare(told.n, told.seed))
+    table = errors(compare(told.n, told.seed, told.few))
     print(table.round(2).to_string(index=False))
     with whole_file(RESULTS/'delineate.csv') as f: table.round(3).to_csv(f, index=False)
     if 'ECG_DATA' not in os.environ: return

@@ -206,7 +206,7 @@ def ecg_holter(
 @_one_line_errors
 def ecg_report(
     file:str, # a recording in any known format
-    Out:Annotated[str, 'the .html, .pdf or .png file to write', {'opt': True, 'required': True}],
+    Out:Annotated[str, 'the .html, .pdf or .png file to write', {'required': True}]=None,
     model:str=None, # model folder; the shipped model where not given
     rate:float=None, # sampling rate, Hz, of a table of numbers that does not say it
     unit:Annotated[str, 'unit of a table of numbers that does not say it', {'choices': ('mV', 'uV', 'V')}]=None,

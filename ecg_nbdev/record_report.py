@@ -7,7 +7,7 @@ Docs: https://ecg-nbdev.github.io/ecg_nbdev/record_report.html.md"""
 # %% auto #0
 __all__ = ['SOURCES', 'NOT_A_DEVICE', 'Diagnosis', 'RecordReport', 'record_report', 'plot_report', 'report_run']
 
-# %% ../nbs/84_record_report.ipynb #dac425be
+# %% ../nbs/84_record_report.ipynb #7be2d0a2
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.resources import files
@@ -21,11 +21,11 @@ from .core import CLASS_TITLES, LEADS, ECGError, Record, whole_file
 from .explain import occlude_leads, occlude_time
 from .figures import COLORS, save_figure, styled
 from .measure import BEFORE, FS, Measurements, measure
-from .plots import LAYOUTS, PAPERS, fold_rows, lay_out, plot_ecg
+from .plots import PAPERS, fold_rows, lay_out, plot_ecg
 from .report import slim_svg
 from .runs import find_model
 
-# %% ../nbs/84_record_report.ipynb #4dbdf501
+# %% ../nbs/84_record_report.ipynb #42cbcf66
 @dataclass
 class Diagnosis:
     "A class, what the model says of it, and why."
@@ -51,7 +51,7 @@ class RecordReport:
     classes:int = 9 # that the model knows
     model:str = '' # name of the model
 
-# %% ../nbs/84_record_report.ipynb #3a6bfff2
+# %% ../nbs/84_record_report.ipynb #f50c9a1d
 _LEAST = .02 # drop in a probability that is worth a word
 
 def _listed(names): return ' and '.join(filter(None, (', '.join(names[:-1]), names[-1])))
@@ -66,10 +66,10 @@ def _where(lead, time, seconds):
     said = []
     if leads: said.append(f'most in {_listed(leads)} (without {leads[0]} {-lead.max():+.2f})'.replace('-', '−'))
     if moments: said.append(f'around {_listed([f"{m:g}" for m in sorted(moments)])} s'
-                            f' (without the {seconds:g} s from {moments[0]:g} s on {-time.max():+.2f})'.replace('-', '−'))
+                            f' (without {moments[0]:g}–{moments[0]+seconds:g} s {-time.max():+.2f})'.replace('-', '−'))
     return 'the model looks '+', '.join(said)
 
-# %% ../nbs/84_record_report.ipynb #cc1fd465
+# %% ../nbs/84_record_report.ipynb #3b5ced5a
 def _pr_reason(m):
     if m.pr is None: return f'PR can\'t be measured: {m.why["pr"]}'
     return f'PR {m.pr:.0f} ms; above 200 ms is a first-degree block'
@@ -80,12 +80,13 @@ def _qrs_reason(m):
 def _st_reason(sign, limit):
     def reason(m):
         if m.st is None: return ''
-        reached = [f'{lead} {v:+.2f}'.replace('-', '−') for lead, v in zip(LEADS, m.st) if v*sign >= limit and lead != 'aVR']
+        reached = [f'{lead} {v:+.2f}'.replace('-', '−')
+                   for lead, v in zip(LEADS, m.st) if v*sign >= limit and lead != 'aVR']
         word = f'{"above +" if sign > 0 else "below −"}{limit:g} mV'
         return f'ST, mV, 60 ms behind J: {", ".join(reached)}' if reached else f'no lead but aVR has ST {word}'
     return reason
 
-# %% ../nbs/84_record_report.ipynb #1b32e3d6
+# %% ../nbs/84_record_report.ipynb #230e1411
 def _af_reason(m):
     if m.rate is None: return ''
     p = m.why.get('pr', 'a P wave repeats before the QRS complexes')
@@ -108,7 +109,7 @@ def _normal_reason(m):
 _REASONS = {'Normal': _normal_reason, 'AF': _af_reason, 'I-AVB': _pr_reason, 'LBBB': _qrs_reason, 'RBBB': _qrs_reason,
             'PAC': _early_reason, 'PVC': _early_reason, 'STD': _st_reason(-1, .05), 'STE': _st_reason(1, .1)}
 
-# %% ../nbs/84_record_report.ipynb #9ad7e815
+# %% ../nbs/84_record_report.ipynb #5685ef53
 def _part(record, start, stop):
     "A stretch of a recording."
     at = slice(round(start*record.fs), round(stop*record.fs))
@@ -126,7 +127,7 @@ def _measured(record, start, stop):
     found = measure(_part(record, first, min(first+60, record.seconds)))
     return replace(found, at=np.asarray(found.at)+first) if found.rate else found
 
-# %% ../nbs/84_record_report.ipynb #28c530b7
+# %% ../nbs/84_record_report.ipynb #1e2a71e0
 def _deciding(predictor, record, k):
     "The drops in the probability of class `k` without each lead and without each stretch, and a stretch's seconds."
     seconds = max(.5, round(record.seconds/40, 1))
@@ -142,7 +143,8 @@ def _diagnosis(predictor, answer, name, found, looked):
     reasons = tuple(filter(None, (reason, _where(*looked))))
     return Diagnosis(name, CLASS_TITLES.get(name, ''), float(answer[name]), _limits(predictor).get(name), reasons)
 
-# %% ../nbs/84_record_report.ipynb #1b3660a4
+# %% ../nbs/84_record_report.ipynb #6fbbd959
+_SEEN_BEFORE = 'the model was trained on this recording, or on one like it'
 _NOT_MEASURED = 'not measured: the recording was refused'
 
 def record_report(
@@ -155,7 +157,7 @@ def record_report(
     answer = predictor.predict(record).iloc[0]
     said = dict(refused=answer.refused, warnings=answer.warnings, classes=len(predictor.classes),
                 model=predictor.about.get('name', 'a model without a name'))
-    if answer.seen: notes = '; '.join(filter(None, (notes, 'the model was trained on this recording, or on one like it')))
+    if answer.seen: notes = '; '.join(filter(None, (notes, _SEEN_BEFORE)))
     if answer.refused:
         why = dict.fromkeys(('rate', 'pr', 'qrs', 'qt', 'qt_bazett', 'qt_fridericia', 'axis'), _NOT_MEASURED)
         return RecordReport(record, *_shown_part(record, 0.), Measurements(why=why), [], False, notes=notes, **said)
@@ -168,9 +170,10 @@ def record_report(
     found = _measured(record, start, stop)
     diagnoses = [_diagnosis(predictor, answer, name, found, looked[name]) for name in names]
     deciding = (moment, min(moment+seconds, record.seconds)) if time.max() > 0 else None
-    return RecordReport(record, start, stop, found, diagnoses, bool(answer.labels), notes=notes, deciding=deciding, **said)
+    return RecordReport(record, start, stop, found, diagnoses, bool(answer.labels), notes=notes, deciding=deciding,
+                        **said)
 
-# %% ../nbs/84_record_report.ipynb #7e23b14f
+# %% ../nbs/84_record_report.ipynb #38e04864
 _TITLES = { # measure → title, unit, usual range
     'rate': ('Heart rate', '/min', '60–100'), 'pr': ('PR', 'ms', '120–200'), 'qrs': ('QRS', 'ms', 'below 120'),
     'qt': ('QT', 'ms', ''), 'qt_bazett': ('QTc Bazett', 'ms', '{least}–{most}'),
@@ -182,17 +185,18 @@ def _shown_numbers(report):
     for name, (title, unit, usual) in _TITLES.items():
         value = getattr(report.found, name)
         note = f'usual {usual.format(**limits)}' if usual else ''
-        if value is None: yield title, '–', '', report.found.why.get(name, 'I or aVF is absent' if name == 'axis' else '')
+        if value is None: yield title, '–', '', report.found.why.get(name, 'I or aVF is absent')
         else: yield title, f'{value:.0f}'.replace('-', '−'), unit, note
 
 def _beats_words(m):
     "Which beats the measurements come from."
     if m.rate is None: return ''
-    return f'Intervals are read from the median of {m.usual.sum()} of {len(m.at)} beats; rate and rhythm from all of them.'
+    return f'Intervals are read from the median of {m.usual.sum()} of {len(m.at)} beats; rate and rhythm from all.'
 
-# %% ../nbs/84_record_report.ipynb #37056936
-SOURCES = ('QTc: Bazett 1920, QT/√RR; Fridericia 1920, QT/∛RR. Usual ranges: Rautaharju 2009 (QTc), Surawicz 2009 (QRS, '
-           'axis). End of T: tangent (Lepeschkin and Surawicz 1952), which ends a little before the T wave of most machines.')
+# %% ../nbs/84_record_report.ipynb #3e1aa9d0
+SOURCES = ('QTc: Bazett 1920, QT/√RR; Fridericia 1920, QT/∛RR. Usual ranges: Rautaharju 2009 (QTc), '
+           'Surawicz 2009 (QRS, axis). End of T: tangent (Lepeschkin and Surawicz 1952), '
+           'which ends a little before the T wave of most machines.')
 NOT_A_DEVICE = 'Not a medical device: for research and teaching; no decision about a patient may rest on it.'
 
 def _who(record):
@@ -219,7 +223,7 @@ def _verdict(report):
 
 _COUNT = {9: 'nine'}
 
-# %% ../nbs/84_record_report.ipynb #1e6ae725
+# %% ../nbs/84_record_report.ipynb #ed80a83a
 def _mark_beats(ax, report, scale):
     "A triangle under the rhythm strip at each beat."
     m = report.found
@@ -236,14 +240,15 @@ def _mark_beats(ax, report, scale):
 def _draw_ecg(report, scale=1., ax=None):
     "The twelve leads and the rhythm strip on ECG paper; the axes."
     spans = [(*report.deciding, 'decides')] if report.deciding else ()
-    title = f'{report.start:g}–{report.stop:.4g} s' + (f' of {report.record.seconds:.4g} s' if _part_words(report) else '')
+    whole = f' of {report.record.seconds:.4g} s' if _part_words(report) else ''
+    title = f'{report.start:g}–{report.stop:.4g} s{whole}'
     ax = plot_ecg(report.record, start=report.start, stop=report.stop, spans=spans, title=title, scale=scale, ax=ax,
                   row_seconds=report.stop-report.start)
     ax.set_anchor('N')
     _mark_beats(ax, report, scale)
     return ax
 
-# %% ../nbs/84_record_report.ipynb #c4ea146b
+# %% ../nbs/84_record_report.ipynb #cb5b39b4
 _INTERVALS = {'PR': ('P', 'QRS'), 'QRS': ('QRS', 'J'), 'QT': ('QRS', 'T end')}
 
 def _draw_intervals(ax, points, top, step):
@@ -251,7 +256,8 @@ def _draw_intervals(ax, points, top, step):
     for i, (name, (a, b)) in enumerate(_INTERVALS.items()):
         if a not in points or b not in points: continue
         y, (left, right) = top+step*(.6+1.0*i), (points[a], points[b])
-        ax.annotate('', (left, y), (right, y), arrowprops=dict(arrowstyle='|-|,widthA=.25,widthB=.25', lw=1, shrinkA=0, shrinkB=0))
+        style = dict(arrowstyle='|-|,widthA=.25,widthB=.25', lw=1, shrinkA=0, shrinkB=0)
+        ax.annotate('', (left, y), (right, y), arrowprops=style)
         ax.text(right+.012, y, f'{name} {1000*(right-left):.0f} ms', va='center', size=7.5)
 
 def _draw_beat(ax, report):
@@ -264,7 +270,8 @@ def _draw_beat(ax, report):
     points = {name: t-BEFORE for name, t in m.points.items()}
     t = np.arange(m.beat.shape[1])/FS-BEFORE
     for lead, y in zip(LEADS, m.beat):
-        ax.plot(t, y, lw=1.2 if lead in _SEEN else .6, color=_SEEN.get(lead, '#b9bec7'), zorder=3 if lead in _SEEN else 2)
+        seen = lead in _SEEN
+        ax.plot(t, y, lw=1.2 if seen else .6, color=_SEEN.get(lead, '#b9bec7'), zorder=3 if seen else 2)
         if lead in _SEEN: ax.plot([], [], color=_SEEN[lead], label=lead)
     for at in points: ax.axvline(points[at], color=COLORS['grey'], lw=.7, ls=(0, (3, 2)), zorder=1)
     low, high = np.nanmin(m.beat), np.nanmax(m.beat)
@@ -276,7 +283,7 @@ def _draw_beat(ax, report):
 
 _SEEN = {'II': COLORS['blue'], 'V1': COLORS['red'], 'V5': COLORS['green']} # leads in colour; the others are grey
 
-# %% ../nbs/84_record_report.ipynb #f47bcfb6
+# %% ../nbs/84_record_report.ipynb #6fc478d9
 def _lines_of(text, width):
     from textwrap import wrap
     return '\n'.join(wrap(text, width)) if text else ''
@@ -298,12 +305,13 @@ def _write_numbers(ax, report):
     for i, (title, value, unit, note) in enumerate(_shown_numbers(report)):
         y = .95-i*.118
         ax.text(0, y, title, size=8, transform=ax.transAxes, va='center')
-        ax.text(.6, y, f'{value} {unit}'.strip(), size=8, weight='bold', ha='right', va='center', transform=ax.transAxes)
+        number = dict(size=8, weight='bold', ha='right', va='center', transform=ax.transAxes)
+        ax.text(.6, y, f'{value} {unit}'.strip(), **number)
         ax.text(.65, y, _lines_of(note, 25), size=6.5, **faint)
     ax.text(0, .95-7*.118, 'Rhythm', size=8, transform=ax.transAxes, va='center')
     ax.text(.27, .95-7*.118, _lines_of(report.found.rhythm or '–', 44), size=7.5, **faint | {'color': '#222222'})
 
-# %% ../nbs/84_record_report.ipynb #40f45051
+# %% ../nbs/84_record_report.ipynb #4c6dd5c8
 def _answer_text(report):
     "Paragraphs (text, size, weight, colour) on diagnoses, warnings and notes."
     yield _verdict(report), 10.5, 'bold', COLORS['red'] if report.refused else '#222222'
@@ -326,12 +334,13 @@ def _write_answer(ax, report):
         for line in lines:
             y += 1.22*size
             if y > height: return
-            ax.text(0, 1-y/height, line, size=size, weight=weight, color=color, transform=ax.transAxes, parse_math=False)
+            look = dict(size=size, weight=weight, color=color, parse_math=False)
+            ax.text(0, 1-y/height, line, transform=ax.transAxes, **look)
         y += 3
 
-# %% ../nbs/84_record_report.ipynb #3d5303cd
+# %% ../nbs/84_record_report.ipynb #dfb29fb8
 _A4 = 297/25.4, 210/25.4 # inches
-_LEFT = (297-265)/2/297 # left edge of the paper, whose ten seconds are true to scale where the sheet has the height for it
+_LEFT = (297-265)/2/297 # left edge of the paper, which is true to scale where the sheet has the height for it
 
 @styled
 def plot_report(
@@ -347,11 +356,13 @@ def plot_report(
     _draw_beat(with_beat, report)
     _write_answer(fig.add_axes((.635, .075, .31, .25)), report)
     _write_head(fig, report)
-    fig.text(_LEFT, .06, _lines_of(f'{_beats_words(report.found)} {SOURCES}'.strip(), 220), size=5.8, color='#555555', va='top')
-    fig.text(_LEFT, .022, f'Model: {report.model}, ecg_nbdev {version("ecg_nbdev")}. {NOT_A_DEVICE}', size=6.5, parse_math=False)
+    small = _lines_of(f'{_beats_words(report.found)} {SOURCES}'.strip(), 220)
+    fig.text(_LEFT, .06, small, size=5.8, color='#555555', va='top')
+    model = f'Model: {report.model}, ecg_nbdev {version("ecg_nbdev")}. {NOT_A_DEVICE}'
+    fig.text(_LEFT, .022, model, size=6.5, parse_math=False)
     return fig
 
-# %% ../nbs/84_record_report.ipynb #94f3b781
+# %% ../nbs/84_record_report.ipynb #0bb3ce74
 def _svg(draw, salt):
     "What `draw` draws, as an <svg> that fits a page."
     import matplotlib as mpl, matplotlib.pyplot as plt
@@ -372,24 +383,26 @@ def _pictures(report):
         return figure
     return _svg(lambda: _draw_ecg(report).figure, 'ecg'), _svg(beat, 'beat') if report.found.beat is not None else ''
 
-# %% ../nbs/84_record_report.ipynb #4b13c2b0
+# %% ../nbs/84_record_report.ipynb #25ebafb6
 def _html(report):
     "The page as text; whatever comes from outside is escaped."
     from jinja2 import Environment, FileSystemLoader
     ecg, beat = _pictures(report)
-    page = Environment(loader=FileSystemLoader(str(files('ecg_nbdev')/'data')), autoescape=True).get_template('record.html')
+    folder = FileSystemLoader(str(files('ecg_nbdev')/'data'))
+    page = Environment(loader=folder, autoescape=True).get_template('record.html')
     return page.render(r=report, who=_who(report.record), part=_part_words(report), verdict=_verdict(report), ecg=ecg,
         beat=beat, numbers=list(_shown_numbers(report)), beats=_beats_words(report.found), sources=SOURCES,
         warnings=[w for w in report.warnings.split('; ') if w], device=NOT_A_DEVICE, version=version('ecg_nbdev'))
 
-# %% ../nbs/84_record_report.ipynb #814ff2d3
+# %% ../nbs/84_record_report.ipynb #2517f5c5
 _KINDS = '.html', '.pdf', '.png'
 
 @patch
 def _repr_html_(self:RecordReport):
     "The page within a notebook, by itself in a frame."
     from html import escape
-    return f'<iframe srcdoc="{escape(_html(self))}" style="width:100%;height:900px;border:0" title="ECG report"></iframe>'
+    look = 'style="width:100%;height:900px;border:0" title="ECG report"'
+    return f'<iframe srcdoc="{escape(_html(self))}" {look}></iframe>'
 
 @patch
 def save(self:RecordReport,
@@ -407,7 +420,7 @@ def save(self:RecordReport,
     try: return save_figure(figure, path, dpi=170)
     finally: plt.close(figure)
 
-# %% ../nbs/84_record_report.ipynb #f24ce062
+# %% ../nbs/84_record_report.ipynb #b9f271df
 @patch
 def report(self:Record,
     predictor:Predictor|None=None, # the model; the shipped one where not given
@@ -415,7 +428,7 @@ def report(self:Record,
     "What a cardiologist reads of the recording, with `record_report`."
     return record_report(self, predictor)
 
-# %% ../nbs/84_record_report.ipynb #65856d84
+# %% ../nbs/84_record_report.ipynb #2155d8cf
 def report_run(
     file, # a recording in any known format
     out, # .html, .pdf or .png file
