@@ -1,4 +1,4 @@
-"""How well intervals are measured: `ecg_nbdev.measure` and two delineation libraries beside what is known.
+"""How well intervals are measured: `ecg_nbdev.measurements` and two delineation libraries beside what is known.
 
 Simulated recordings of the nine classes, whose intervals the simulator knows: bias and standard deviation of what was
 measured less what is true, and the share that was measured. With ECG_DATA, also the recordings in its folder `formats`
@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ecg_nbdev.core import CLASSES, LEADS, Record, whole_file
-from ecg_nbdev.measure import measure
+from ecg_nbdev.measurements import measure
 from ecg_nbdev.records import read_record
 from ecg_nbdev.sim.synth import compose_signal
 
@@ -82,7 +82,7 @@ def available():
     "The methods whose library can be imported."
     found = {}
     for name, method in METHODS.items():
-        try: __import__(name.split(',')[0].replace('ecg_nbdev', 'ecg_nbdev.measure'))
+        try: __import__(name.split(',')[0].replace('ecg_nbdev', 'ecg_nbdev.measurements'))
         except ImportError: print(f'{name}: not installed, left out')
         else: found[name] = method
     return found

@@ -24,7 +24,7 @@ from .windows import *
 from .signal import *
 from .augment import *
 from .quality import *
-from .measure import *
+from .measurements import *
 from .data import *
 from .blocks import *
 from .models import *

@@ -44,7 +44,7 @@ def recordings_of(
     return list(found.values())
 
 # %% ../nbs/82_answers.ipynb #4143a72a
-def _read_noted(path, told):
+def read_noted(path, told):
     "A recording, and in words what its reader had to assume."
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter('always')
@@ -68,7 +68,7 @@ def _held(paths, told, failed, at_once):
     "Recordings in lists of a few: (path, recording, notes); `failed` gets the errors."
     held = []
     for path in paths:
-        try: held.append((path, *_read_noted(path, told or {})))
+        try: held.append((path, *read_noted(path, told or {})))
         except RecordError as e: failed(e)
         if len(held) < at_once and sum(record.n for _, record, _ in held) < 500_000: continue
         yield held
@@ -103,12 +103,12 @@ def predict_files(
     return pd.DataFrame(list(answer_rows(recordings_of(files, failed), predictor, failed, told)))
 
 # %% ../nbs/82_answers.ipynb #8fb6fab7
-def _identity(predictor):
+def model_identity(predictor):
     "A name for a model: its answers are not mixed with another one's."
     told = json.dumps(to_config(predictor), default=str)+model_digest(predictor.model)
     return blake2b(told.encode(), digest_size=16).hexdigest()
 
-def _stamp(path):
+def file_stamp(path):
     "What changes when a file does; of one that is gone, its name."
     try: stat = os.stat(path)
     except OSError: return [printable(path)]
@@ -149,10 +149,10 @@ def answer_to(
     show:bool=True, # say on stderr how far it is
 )->tuple: # recordings answered, how many of them an earlier run had answered
     "Answer recordings into a file; a run that was stopped is continued. Raises ECGError for another ending."
-    out, model = Path(out), _identity(predictor)
+    out, model = Path(out), model_identity(predictor)
     if out.suffix not in OUT_ENDINGS: raise ECGError(f'{out}: name a file that ends in {", ".join(OUT_ENDINGS)}')
     journal = out.with_name(f'.{out.name}.journal')
-    stamps = {printable(path): _stamp(path) for path in paths}
+    stamps = {printable(path): file_stamp(path) for path in paths}
     earlier = _answered(journal, model)
     rows = {file: earlier[json.dumps(stamp)] for file, stamp in stamps.items() if json.dumps(stamp) in earlier}
     rest, n_before = [path for path in paths if printable(path) not in rows], len(rows)

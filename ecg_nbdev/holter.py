@@ -17,7 +17,7 @@ from .core import CLASSES, CLASS_TITLES, LEADS, ECGError, whole_file
 from .figures import CLASS_COLORS, COLORS, save_figure, styled
 from .parallel import with_bar
 from .quality import check_quality
-from .answers import _identity, _stamp, find_model
+from .answers import model_identity, file_stamp, find_model
 from .stream import PART, Stream, cut_stream, open_stream, stream_of
 from .windows import enough_samples
 
@@ -276,7 +276,7 @@ def _n_parts(stream, predictor, stride):
 # %% ../nbs/85_holter.ipynb #a8774868
 def _journalled(stream, predictor, stride, journal, show):
     "All windows of a stream; those that the journal holds are not answered again."
-    about = [_identity(predictor), *_stamp(stream.path), stream.names, stride]
+    about = [model_identity(predictor), *file_stamp(stream.path), stream.names, stride]
     earlier = _read_journal(journal, json.loads(json.dumps(about)))
     rest = _parts(stream, predictor, stride, len(earlier))
     with journal.open('w', encoding='utf-8') as f:

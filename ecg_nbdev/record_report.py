@@ -20,10 +20,10 @@ from .bundle import Predictor
 from .core import CLASS_TITLES, LEADS, ECGError, Record, whole_file
 from .explain import occlude_leads, occlude_time
 from .figures import COLORS, save_figure, styled
-from .measure import BEFORE, FS, Measurements, measure
+from .measurements import BEFORE, FS, Measurements, measure
 from .plots import PAPERS, fold_rows, lay_out, plot_ecg
 from .report import slim_svg
-from .runs import find_model
+from .answers import find_model
 
 # %% ../nbs/84_record_report.ipynb #42cbcf66
 @dataclass
@@ -436,11 +436,11 @@ def report_run(
     **told, # rate, unit, leads of tables that do not say them, for `read_record`
 )->RecordReport:
     "Read a recording and write the report on it. Raises RecordError for what can't be read."
-    from ecg_nbdev.runs import _read_noted, recordings_of
+    from ecg_nbdev.answers import read_noted, recordings_of
     if Path(out).suffix.lower() not in _KINDS: raise ECGError(f"{out}: a report ends in {', '.join(_KINDS)}: rename it")
     def stop(error): raise error
     path, = recordings_of([file], stop)
-    record, notes = _read_noted(path, told)
+    record, notes = read_noted(path, told)
     done = record_report(record, find_model(model), notes)
     done.save(out)
     return done

@@ -56,7 +56,9 @@ def worst_mistakes(
     return pd.DataFrame(rows, columns=['record', 'labelled', 'answered', 'class', 'mistake', 'probability', 'distance'])
 
 # %% ../nbs/71_report.ipynb #3bb5a590
-def slim_svg(svg):
+def slim_svg(
+    svg:str, # of matplotlib
+)->str:
     "An SVG without what holds for a whole page (styles, names), and with a tenth of a point of precision."
     whole_page = r'<metadata>.*?</metadata>|<style.*?</style>|(?<=<g) id="[^"]*"'
     svg = re.sub(whole_page, '', svg[svg.index('<svg'):], flags=re.S)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ecg_nbdev.core import LEADS, ECGError, Record
-from ecg_nbdev.measure import FS, measure
+from ecg_nbdev.measurements import FS, measure
 from ecg_nbdev.records import write_record
 from ecg_nbdev.record_report import Diagnosis, RecordReport, plot_report
 from ecg_nbdev.sim.synth import simulate
