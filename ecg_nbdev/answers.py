@@ -44,7 +44,10 @@ def recordings_of(
     return list(found.values())
 
 # %% ../nbs/82_answers.ipynb #4143a72a
-def read_noted(path, told):
+def read_noted(
+    path, # of a recording
+    told:dict, # rate, unit, leads of tables that do not say them
+)->tuple: # the `Record`, and notes in words
     "A recording, and in words what its reader had to assume."
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter('always')
@@ -103,12 +106,16 @@ def predict_files(
     return pd.DataFrame(list(answer_rows(recordings_of(files, failed), predictor, failed, told)))
 
 # %% ../nbs/82_answers.ipynb #8fb6fab7
-def model_identity(predictor):
+def model_identity(
+    predictor:Predictor, # a model
+)->str: # 32 hexadecimal digits
     "A name for a model: its answers are not mixed with another one's."
     told = json.dumps(to_config(predictor), default=str)+model_digest(predictor.model)
     return blake2b(told.encode(), digest_size=16).hexdigest()
 
-def file_stamp(path):
+def file_stamp(
+    path, # of a file
+)->list: # name, size in bytes, time of its last change in ns
     "What changes when a file does; of one that is gone, its name."
     try: stat = os.stat(path)
     except OSError: return [printable(path)]
