@@ -141,7 +141,8 @@ def find_episodes(
         found += [_episode(name, windows, a, b, clock) for a, b in runs if end[b]-start[a] >= shortest]
     unread = _stretches((windows.refused != '').to_numpy())
     found += [_episode(UNREADABLE, windows, a, b, clock) for a, b in unread]
-    return pd.DataFrame(found, columns=_COLUMNS).sort_values(['start', 'episode'], ignore_index=True)
+    table = pd.DataFrame(found, columns=_COLUMNS).astype({'start': float, 'end': float, 'seconds': float})
+    return table.sort_values(['start', 'episode'], ignore_index=True)
 
 # %% ../nbs/85_holter.ipynb #3f8aa2a4
 def episode_burden(

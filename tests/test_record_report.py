@@ -47,7 +47,7 @@ def test_real_recording(tmp_path):
     for said in ('right bundle branch block', 'threshold', 'QTc Fridericia', 'Not a medical device', 'Shown: ', 'QRS 1'):
         assert said in page
     assert not outside(page)
-    assert all(f'lead-{lead}"' in page or f'>{lead}<' in page for lead in LEADS)
+    assert all(re.search(f'>{lead}(<|  )', page) for lead in LEADS) # the first of a row has a time behind it
 
 def test_refused_recording_has_a_reason_and_no_diagnosis(recordings, tmp_path):
     assert report(recordings['noise'], tmp_path/'noise.html').returncode == 0
