@@ -22,8 +22,9 @@ demo: setup
 	ecg-evaluate --test-path $(DEMO)/test --model $(DEMO)/model --out $(DEMO)/evaluation
 	@echo; echo "model:   $(DEMO)/model"; echo "figures: $(DEMO)/evaluation/report.html"
 
-# All that CI runs.
-test: setup sync notebooks pytest
+# All that CI runs; notebooks and pytest side by side, a core each.
+test: setup sync
+	$(MAKE) -j2 --output-sync=target notebooks pytest
 
 # The exported modules and the cleaned notebooks are what the notebooks say.
 sync: setup
@@ -33,10 +34,10 @@ sync: setup
 	  || { echo "notebooks and modules differ: they are exported and cleaned now, look at 'git diff' and commit"; exit 1; }
 
 notebooks: setup
-	OMP_NUM_THREADS=1 nbdev-test --n-workers 2
+	OMP_NUM_THREADS=1 nbdev-test --n-workers 1
 
 pytest: setup
-	python -m pytest
+	OMP_NUM_THREADS=1 python -m pytest
 
 # How the house reads: lengths of cells and lines, public names; --verbose names each.
 house: setup

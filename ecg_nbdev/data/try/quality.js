@@ -1,6 +1,6 @@
 // What is wrong with a recording, in the words of ecg_nbdev.quality; its limits come with the model.
 import {LEADS, limbLeads} from './record.js';
-import {Fourier, bridge, median, quantile} from './signal.js';
+import {Fourier, bridge, median, quantile, ranked} from './signal.js';
 
 const sumOf = (values) => values.reduce((a, v) => a + v, 0);
 const meanOf = (values) => sumOf(values) / values.length;
@@ -54,7 +54,7 @@ class Spectrum {
     if (this.fs < 120) return this.values.map(() => 0);
     const high = (f) => f > 40 && Math.abs(f - 50) > 1.5 && Math.abs(f - 60) > 1.5;
     const rest = this.weighted(this.f.map((f) => Number(high(f))));
-    return rest.map((row) => 1.4826 * median(row.filter((_, i) => i % 3 === 0).map(Math.abs)));
+    return rest.map((row) => 1.4826 * ranked(row.filter((_, i) => i % 3 === 0).map(Math.abs), .5));
   }
 }
 
@@ -111,9 +111,9 @@ class Measured {
     this.seconds = sumOf(Array.from({length: n}, (_, t) => Number(signal.some((row) => !Number.isNaN(row[t]))))) / fs;
     this.x = signal.map(bridge);
     this.still = signal.map((row) => (longestStill(row) + 1) / fs); // NaN equals nothing
-    this.centre = this.x.map(median);
+    this.centre = this.x.map((row) => ranked(row.filter((_, i) => i % 4 === 0), .5));
     this.amplitude = this.x.map((row, k) =>
-      quantile(row.filter((_, i) => i % 2 === 0).map((v) => Math.abs(v - this.centre[k])), .999));
+      ranked(row.filter((_, i) => i % 2 === 0).map((v) => Math.abs(v - this.centre[k])), .999));
     this.spectrum = new Spectrum(this.x, fs);
   }
 
@@ -203,7 +203,7 @@ function einthoven(m) {
   if (!m.there[0] || !m.there[1]) return [];
   const made = limbLeads(m.x[0], m.x[1]);
   const distance = LEADS.map((_, k) => k < 6
-    ? median(m.x[k].map((v, i) => Math.abs(v - made[k][i])).filter((_, i) => i % 2 === 0)) : 0);
+    ? ranked(m.x[k].map((v, i) => Math.abs(v - made[k][i])).filter((_, i) => i % 2 === 0), .5) : 0);
   return m.perLead('limb leads', distance,
     (leads, v) => `${leads} do not follow from I and II (median ${v.toFixed(2)} mV off): are leads swapped?`);
 }
@@ -221,7 +221,7 @@ function reversal(m) {
   for (const [name, lead, which] of [
     ['arms', 'aVL', 'left and right arm'], ['arm and leg', 'aVF', 'right arm and left leg']]) {
     if (!(seen(lead) - seen('aVR') < m.limits[name])) continue;
-    const words = `${which} electrodes may be reversed (or the heart lies on the right): compare with the patient`;
+    const words = `${which} electrodes may be reversed (or the heart lies on the right): look at the patient`;
     return [{name, words}];
   }
   return [];

@@ -7,6 +7,11 @@ export function quantile(values, q) {
   return s.length ? s[low] + (at - low) * ((s[low + 1] ?? s[low]) - s[low]) : NaN;
 }
 
+// The value below which a share of the others lie.
+export function ranked(values, share) {
+  return sorted(values)[Math.floor(share * (values.length - 1) + .5)];
+}
+
 export const median = (values) => quantile(values, .5);
 
 // A row with its gaps replaced by straight lines; zeros where there is nothing.
