@@ -22,7 +22,7 @@ demo: setup
 	ecg-evaluate --test-path $(DEMO)/test --model $(DEMO)/model --out $(DEMO)/evaluation
 	@echo; echo "model:   $(DEMO)/model"; echo "figures: $(DEMO)/evaluation/report.html"
 
-# All that CI runs; notebooks and pytest side by side, a core each.
+# All that CI runs; notebooks and pytest side by side.
 test: setup sync
 	$(MAKE) -j2 --output-sync=target notebooks pytest
 
@@ -34,7 +34,7 @@ sync: setup
 	  || { echo "notebooks and modules differ: they are exported and cleaned now, look at 'git diff' and commit"; exit 1; }
 
 notebooks: setup
-	OMP_NUM_THREADS=1 nbdev-test --n-workers 1
+	OMP_NUM_THREADS=1 nbdev-test --n-workers 2
 
 pytest: setup
 	OMP_NUM_THREADS=1 python -m pytest

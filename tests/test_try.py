@@ -304,7 +304,8 @@ def test_the_sample_is_answered_and_fits(seen):
     said = seen.said()
     assert said['labels'] == list(read_record(SAMPLE).labels) and said['wide'] <= seen.page.viewport_size['width']
     assert seen.page.locator('#paper .trace').count() == 4+13
-    assert seen.page.is_visible('#source') and 'Not a medical device' in seen.page.inner_text('footer')
+    seen.page.wait_for_selector('#source', state='visible')
+    assert 'CC BY 4.0' in seen.page.inner_text('#source') and 'Not a medical device' in seen.page.inner_text('footer')
     before = seen.page.locator('#paper .trace').nth(1).get_attribute('d')
     seen.page.fill('#time', '7')
     assert seen.page.locator('#paper .trace').nth(1).get_attribute('d') != before

@@ -203,7 +203,7 @@ function einthoven(m) {
   if (!m.there[0] || !m.there[1]) return [];
   const made = limbLeads(m.x[0], m.x[1]);
   const distance = LEADS.map((_, k) => k < 6
-    ? ranked(m.x[k].map((v, i) => Math.abs(v - made[k][i])).filter((_, i) => i % 2 === 0), .5) : 0);
+    ? ranked(m.x[k].map((v, i) => Math.abs(v - made[k][i])).filter((_, i) => i % 4 === 0), .5) : 0);
   return m.perLead('limb leads', distance,
     (leads, v) => `${leads} do not follow from I and II (median ${v.toFixed(2)} mV off): are leads swapped?`);
 }
