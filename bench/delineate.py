@@ -160,7 +160,7 @@ def main():
     arguments = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     arguments.add_argument('--n', type=int, default=207, help='simulated recordings')
     arguments.add_argument('--few', type=int, default=207, help='of them, that the libraries measure, too')
-    arguments.add_argument('--seed', type=int, default=11)
+    arguments.add_argument('--seed', type=int, default=12)
     told = arguments.parse_args()
     table = errors(compare(told.n, told.seed, told.few))
     print(table.round(2).to_string(index=False))

@@ -133,6 +133,13 @@ def _tangent(wave, peak, step):
     k = side[np.argmax(-step*slope[side])]
     return k-wave[k]/slope[k] if step*slope[k] < 0 else float(k)
 
+def _slows_down(wave, peak, share=.15):
+    "The sample behind a positive peak from which on the fall is slower than a share of its steepest."
+    fall = -np.gradient(wave)[peak:]
+    steepest = int(fall.argmax())
+    slow = np.flatnonzero(fall[steepest:] < share*fall[steepest])
+    return peak+steepest+int(slow[0]) if len(slow) else len(wave)-1
+
 def _repeat(beats, beat, first, last):
     "How alike single beats and the median beat are from one sample to another: mean correlation."
     each, median = (x[..., first:last]-x[..., first:last].mean(-1, keepdims=True) for x in (beats, beat))
@@ -152,15 +159,14 @@ def _t_wave(beats, beat, on, off, rr):
     t = (first-on+np.arange(len(wave)))/FS
     peak = _expected_peak(wave[:-_samples(.03)], t[:-_samples(.03)], .31*math.sqrt(rr), .09)
     if np.ptp(wave) < .08 or _repeat(beats, beat, first, last) < .45: return math.nan, math.nan
-    end = _tangent(wave*np.sign(wave[peak]), peak, 1)
-    return first+peak, first+min(end, len(wave)-1)
+    return first+peak, first+_slows_down(wave*np.sign(wave[peak]), peak)
 
 # %% ../nbs/24_measurements.ipynb #547d9963
 def _p_wave(beats, beat, on, t_end, rr):
     """Samples of the P wave's onset and peak, and how alike single beats are there (mean correlation).
 
     NaN, NaN, 0 where there is no room for one between the T wave before and the QRS complex."""
-    behind_t = 0 if math.isnan(t_end) else int(t_end-rr*FS)+_samples(.08)
+    behind_t = 0 if math.isnan(t_end) else int(t_end-rr*FS)+_samples(.06)
     first, last = max(_samples(.01), on-_samples(.44), behind_t), on-_samples(.02)
     if last-first < _samples(.07): return math.nan, math.nan, 0.
     part = beat[:, first:last]

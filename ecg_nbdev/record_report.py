@@ -195,8 +195,7 @@ def _beats_words(m):
 
 # %% ../nbs/84_record_report.ipynb #3e1aa9d0
 SOURCES = ('QTc: Bazett 1920, QT/√RR; Fridericia 1920, QT/∛RR. Usual ranges: Rautaharju 2009 (QTc), '
-           'Surawicz 2009 (QRS, axis). End of T: tangent (Lepeschkin and Surawicz 1952), '
-           'which ends a little before the T wave of most machines.')
+           'Surawicz 2009 (QRS, axis). End of T: where its slope has fallen to 15 % of the steepest.')
 NOT_A_DEVICE = 'Not a medical device: for research and teaching; no decision about a patient may rest on it.'
 
 def _who(record):
