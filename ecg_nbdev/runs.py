@@ -273,7 +273,8 @@ def evaluate_run(
 
     Raises CohortError where nothing can be read, nothing is labelled, or the model has seen all of it."""
     predictor, cohort = find_model(model), _cohort(test_path)
-    about = {'data': str(test_path), 'model': str(model or 'shipped'), **_patients(cohort)}
+    about = {'data': Path(test_path).resolve().name, 'model': Path(model).resolve().name if model else 'shipped',
+             **_patients(cohort)}
     about |= {k: v for k, v in predictor.about.items() if k in ('arch', 'seed')}
     preds = predictor.predictions(cohort, provenance=about, show=show)
     _check_unseen_left(preds, test_path)

@@ -15,6 +15,7 @@ from functools import partial
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 
 import yaml
 
@@ -25,6 +26,7 @@ DATA = ROOT/'ecg_nbdev/data'
 TRY, SAMPLES, SHIPPED = DATA/'try', DATA/'samples', DATA/'pretrained'
 TOML = tomllib.loads((ROOT/'pyproject.toml').read_text(encoding='utf-8'))
 NBDEV = TOML['tool']['nbdev'] | {'git_url': TOML['project']['urls']['Repository']}
+HOST = NBDEV['doc_host']+NBDEV['doc_baseurl']
 SUFFIXES = {'.ipynb', '.py', '.yml', '.css', '.js', '.svg', '.woff2', '.txt'}
 TOOLS = ('nbdev', 'fastcore', 'execnb', 'smalldocs', 'nbconvert')
 START = ('index.ipynb', 'tutorials/quickstart.ipynb', 'tutorials/your_own_data.ipynb')
@@ -300,7 +302,8 @@ def stage(pages):
 # ---- rendering, and mending what smalldocs leaves to the network
 
 EXPECTED = ('keep-md', 'commonmark', 'format-links', 'output-file')  # settings of Quarto that smalldocs does not know
-EXPECTED += ('broken link /try/index.html',)  # which no notebook makes
+BESIDE = 'try/index.html', 'samples/recording.html', 'samples/evaluation.html'  # pages that no notebook makes
+EXPECTED += tuple(f'broken link {slash}{page}' for slash in ('', '/') for page in BESIDE)
 
 def render():
     "The folder of the rendered site, and the warnings that matter."
@@ -331,10 +334,10 @@ def one_header(text):
     "pandas writes the name of an index in a second row of its own; it fits into the empty corner of the first."
     return HEADER.sub(joined_header, text)
 
-def mend_page(text, offset, host):
+def mend_page(text, offset):
     "Maths from the site itself, links to the published site made relative, and names for what has none."
     text = re.sub(r'https://cdn\.jsdelivr\.net/npm/katex@[\d.]+/dist(?:/contrib)?/', f'{offset}site_libs/katex/', text)
-    text = re.sub(rf'(href=")({re.escape(host)}/?)', lambda m: m[1]+(offset or './'), text)
+    text = re.sub(rf'(href=")({re.escape(HOST)}/?)', lambda m: m[1]+(offset or './'), text)
     # smalldocs gives section and heading the same id
     text = re.sub(r'(<section id="([^"]+)"[^>]*>\s*<h\d) id="\2"', r'\1', text)
     text = one_header(text)
@@ -385,10 +388,9 @@ def drop_dead_anchors(out):
 
 def mend(out):
     "Everything a page needs comes from the site: maths, fonts, and a search that also works from file://."
-    host = NBDEV['doc_host']+NBDEV['doc_baseurl']
     for page in out.rglob('*.html'):
         offset = '../'*len(page.relative_to(out).parent.parts)
-        rewrite(page, partial(mend_page, offset=offset, host=host))
+        rewrite(page, partial(mend_page, offset=offset))
     drop_dead_anchors(out)
     shutil.copytree(VENDOR/'katex', out/'site_libs/katex', dirs_exist_ok=True)
     shutil.copytree(FIGURES, out/'figures', dirs_exist_ok=True)
@@ -459,6 +461,7 @@ def readme(pages):
     text, pictures = markdown(STAGE/'index.ipynb', 'docs/figures')
     for name, data in pictures.items(): (ROOT/name).write_bytes(data)
     for page in pages: text = re.sub(rf'\]\({re.escape(str(page.stage))}(#[^)]*)?\)', f'](nbs/{page.nb})', text)
+    for page in BESIDE: text = text.replace(f']({page})', f']({HOST}/{page})')
     note = '<!-- Made from nbs/index.ipynb by `make docs`: change the notebook, not this file. -->'
     (ROOT/'README.md').write_text(f'{note}\n\n{text}', encoding='utf-8')
 
@@ -506,6 +509,20 @@ def try_page(out):
     shutil.copytree(SAMPLES, out/'try/samples')
 
 
+# ---- reports to look at
+
+def sample_reports(out):
+    "What `ecg-report` writes of the shipped sample, and `ecg-evaluate` of 300 simulated recordings."
+    from ecg_nbdev.all import evaluate_run, read_record, synth_run
+    folder = out/'samples'
+    folder.mkdir()
+    read_record(SAMPLES/'A5215.hea').report().save(folder/'recording.html')
+    with TemporaryDirectory() as work:
+        synth_run(Path(work)/'simulated', n=300, seed=1)
+        evaluate_run(Path(work)/'simulated', out=Path(work)/'scores', show=False)
+        shutil.copy(Path(work)/'scores/report.html', folder/'evaluation.html')
+
+
 # ---- is docs/ what the notebooks give?
 
 def inputs():
@@ -542,6 +559,7 @@ def build():
     out, warnings = render()
     mend(out)
     try_page(out)
+    sample_reports(out)
     plain_copies(found, out)
     shutil.rmtree(DOCS, ignore_errors=True)
     shutil.move(out, DOCS)
