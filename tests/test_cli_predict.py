@@ -1,10 +1,12 @@
 """`ecg-predict` on many files, each test in processes of their own: nothing lost, failures named, runs continued."""
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from dataclasses import replace
 from io import StringIO
@@ -68,6 +70,15 @@ def test_what_can_not_be_read_is_named_and_the_rest_is_answered(broken):
     named = {Path(line.split(': ')[0]).name for line in done.stderr.splitlines()[:-1]}
     assert named == BAD and done.stderr.splitlines()[-1] == '6 could not be read, see above'
     assert '\r' not in done.stderr and 'Traceback' not in done.stderr
+
+
+def test_the_front_page_shows_what_its_first_command_prints():
+    root = Path(__file__).resolve().parents[1]
+    text = (root/'README.md').read_text(encoding='utf-8')
+    command, shown = re.search(r'^ecg-predict (\S+\.hea) .*?^```\n(.*?)^Why', text, re.M | re.S).groups()
+    said = predict(command, '--format', 'table', cwd=root).stdout
+    def without_digits(block): return re.sub(r'\d(?= )|\d$', '', textwrap.dedent(block).strip(), flags=re.M) # the third digit may differ
+    assert len(said.splitlines()) >= 3 and without_digits(said) == without_digits(shown)
 
 
 def test_reading_and_scanning_name_the_same_files(broken):
