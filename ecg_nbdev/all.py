@@ -31,8 +31,10 @@ from .losses import *
 from .predictions import *
 from .metrics import *
 from .official import *
+from .resume import *
 from .learner import *
 from .pretrain import *
+from .folders import *
 from .thresholds import *
 from .calibration import *
 from .decoding import *

@@ -11,13 +11,20 @@ __all__ = []
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from itertools import islice
-import os, sys, time
+import ctypes, os, signal, sys, time
 from fastprogress.fastprogress import IN_NOTEBOOK, progress_bar
 
 # %% ../nbs/03_parallel.ipynb #b22b4062
 def _n_workers(n):
     "Processes to start: as many as asked for, else two, or one on a single core."
     return min(2, os.cpu_count() or 1) if n is None else n
+
+# %% ../nbs/03_parallel.ipynb #d7e9d9a7
+def end_with_parent():
+    "What a worker process does first: it leaves Ctrl-C to its parent, and (on Linux) ends when that ends, however it ends."
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if sys.platform == 'linux': ctypes.CDLL(None).prctl(1, signal.SIGKILL) # PR_SET_PDEATHSIG
 
 # %% ../nbs/03_parallel.ipynb #19d229a3
 def in_order(
@@ -31,7 +38,7 @@ def in_order(
         yield from map(function, items)
         return
     items = iter(items)
-    with ProcessPoolExecutor(n_workers) as pool:
+    with ProcessPoolExecutor(n_workers, initializer=end_with_parent) as pool:
         waiting = deque(pool.submit(function, item) for item in islice(items, 8*n_workers))
         while waiting:
             yield waiting.popleft().result()
