@@ -110,6 +110,7 @@ def _claim(path, run, resume):
     if resume and held:
         folder = RunFolder(path, run, held)
         folder.check(**run)
+        if finished: folder.forget() # killed between its last two steps
         return folder
     if finished: raise ECGError(f'{path} holds a finished run: name another folder with --out, or delete it')
     if held: raise ECGError(f'{path} holds an unfinished run: go on with --resume, or name another folder with --out')
