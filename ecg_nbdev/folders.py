@@ -64,7 +64,8 @@ class RunFolder:
     ):
         "Raises ECGError where the run in the folder has found something else."
         differ = _differences(self.held or {}, _as_json(facts))
-        if differ: raise ECGError(f'{self.path} holds another run ({"; ".join(differ)}): name another folder with --out')
+        if not differ: return
+        raise ECGError(f'{self.path} holds another run ({"; ".join(differ)}): name another folder with --out')
 
     def begin(self,
         **facts, # name → what the run has found
@@ -141,7 +142,8 @@ def run_folder(
     except Timeout:
         why = 'another run is writing there: wait for it, or name another folder with --out'
         raise ECGError(f'{path}: {why}') from None
-    except OSError as e: raise ECGError(f"{path}: can't be written ({e.strerror}): name another folder with --out") from e
+    except OSError as e:
+        raise ECGError(f"{path}: can't be written ({e.strerror}): name another folder with --out") from e
     try:
         _clear(path)
         yield _claim(path, run, resume)

@@ -21,7 +21,7 @@ def _n_workers(n):
 
 # %% ../nbs/03_parallel.ipynb #d7e9d9a7
 def end_with_parent():
-    "What a worker process does first: it leaves Ctrl-C to its parent, and (on Linux) ends when that ends, however it ends."
+    "What a worker process does first: it leaves Ctrl-C to its parent, and (on Linux) ends with it, however that ends."
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if sys.platform == 'linux': ctypes.CDLL(None).prctl(1, signal.SIGKILL) # PR_SET_PDEATHSIG

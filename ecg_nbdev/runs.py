@@ -114,15 +114,17 @@ def _check_numbers(fold, lr, seconds, stride, fs, **counts):
     for name, x in {'lr': lr, 'seconds': seconds, 'fs': fs}.items():
         if x is not None and not 0 < x < np.inf: raise ECGError(f'{name} is {x}: give a number above 0')
     if stride is not None and not 0 < stride <= seconds:
-        raise ECGError(f'stride is {stride:g}: windows of {seconds:g} s would leave gaps, give a number up to {seconds:g}')
+        raise ECGError(f'stride is {stride:g}: windows of {seconds:g} s would leave gaps, give up to {seconds:g}')
     if not 0 <= fold <= 9: raise ECGError(f'there is no fold {fold}: choose 0 to 9')
 
 # %% ../nbs/83_runs.ipynb #fcc5d681
 def _check_names(arch, loss, approach, rule, calibrate, decode):
     "A misspelt name too."
     threshold_rule(rule)
-    named = {'network': (arch, [*MODELS]), 'loss': (loss, [None, *LOSSES]), 'approach': (approach, ['thresholds', 'powerset']),
-             'calibration': (calibrate, ['', 'choose', *CALIBRATION_METHODS]), 'decoding': (decode, ['thresholds', 'sets'])}
+    named = {
+        'network': (arch, [*MODELS]), 'loss': (loss, [None, *LOSSES]),
+        'approach': (approach, ['thresholds', 'powerset']), 'decoding': (decode, ['thresholds', 'sets']),
+        'calibration': (calibrate, ['', 'choose', *CALIBRATION_METHODS])}
     for kind, (name, known) in named.items():
         if name not in known: raise ECGError(f"no {kind} '{name}': write one of {', '.join(filter(None, known))}")
     if loss and (loss == 'powerset') != (approach == 'powerset'):
@@ -231,25 +233,30 @@ def train_run(
     _check_names(arch, loss, approach, rule, calibrate, decode)
     before, seen = _start(pretrain, approach, fs)
     with run_folder(out, {**options, 'start': _weights_of(before)}, resume) as run:
-        cohort = _cohort(data_path)
-        labelled, prepare = _labelled(cohort, data_path), Preparation(fs=fs)
-        facts = {'recordings': _rows_of(labelled, 'id', 'patient', 'fs', 'n_samples', 'labels', 'unknown')}
-        run.check(**facts)
-        store = build_store(labelled, run.path/'store', prepare, progress=show)
-        folds = make_folds(store.index, k=min(10, store.index.patient.nunique()))
-        split = _unseen(split_of_fold(folds, fold), store, seen, pretrain)
-        run.begin(**facts, signals=_rows_of(store.index, 'id', 'mark', 'crc'))
-        if run.finished: return _again(run)
-        model, dls = _trained(run, store, split, before, options, show)
-        predictor = Predictor(model, prepare, seconds, stride, how, dls.classes, label_sets=dls.label_sets)
-        provenance = {'data': str(data_path), 'arch': model.config['arch'], 'seed': seed, 'fold': fold,
-                      'approach': approach, 'epochs': epochs, **({'pretrain': str(pretrain)} if pretrain else {}),
-                      **_patients(cohort)}
-        choices, name = (rule, calibrate, decode), f'{model.config["arch"]}, {approach}'
-        evaluation = _finish(predictor, store, split, provenance, cohort, seen, run.path, choices, name)
-        run.finish()
-        _say(evaluation, run.path)
-        return evaluation
+        return _train(run, data_path, before, seen, options, show)
+
+# %% ../nbs/83_runs.ipynb #2bc38fac
+def _train(run:RunFolder, data_path, before, seen, o, show):
+    "From the scan to the scores; `o` are the options of `train_run`."
+    cohort, prepare = _cohort(data_path), Preparation(fs=o['fs'])
+    labelled = _labelled(cohort, data_path)
+    facts = {'recordings': _rows_of(labelled, 'id', 'patient', 'fs', 'n_samples', 'labels', 'unknown')}
+    run.check(**facts) # before another store takes the place of this run's
+    store = build_store(labelled, run.path/'store', prepare, progress=show)
+    folds = make_folds(store.index, k=min(10, store.index.patient.nunique()))
+    split = _unseen(split_of_fold(folds, o['fold']), store, seen, o['pretrain'])
+    run.begin(**facts, signals=_rows_of(store.index, 'id', 'mark', 'crc'))
+    if run.finished: return _again(run)
+    model, dls = _trained(run, store, split, before, o, show)
+    predictor = Predictor(model, prepare, o['seconds'], o['stride'], o['how'], dls.classes, label_sets=dls.label_sets)
+    provenance = {'data': str(data_path), 'arch': model.config['arch'],
+                  **{name: o[name] for name in ('seed', 'fold', 'approach', 'epochs')},
+                  **({'pretrain': str(o['pretrain'])} if o['pretrain'] else {}), **_patients(cohort)}
+    choices, name = (o['rule'], o['calibrate'], o['decode']), f'{model.config["arch"]}, {o["approach"]}'
+    evaluation = _finish(predictor, store, split, provenance, cohort, seen, run.path, choices, name)
+    run.finish()
+    _say(evaluation, run.path)
+    return evaluation
 
 # %% ../nbs/83_runs.ipynb #64a64fbc
 def _trained(run:RunFolder, store, split, before, o, show):

@@ -129,9 +129,10 @@ def test_pretraining_goes_on_too(root):
 
 
 def started(*args):
-    "The command as a process, once it has something to lose."
+    "The command as a process that has begun to work, and has something to lose."
     process = subprocess.Popen([BIN/'ecg-train', *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                               text=True, env=ENV)
+                               text=True, env={**ENV, 'PYTHONUNBUFFERED': '1'})
+    process.stdout.readline()
     out = Path(args[args.index('--out')+1])
     while process.poll() is None and not (out/'checkpoint'/'training.safetensors').exists(): time.sleep(.02)
     return process
