@@ -28,10 +28,10 @@ from .data import *
 from .blocks import *
 from .models import *
 from .losses import *
+from .resume import *
 from .predictions import *
 from .metrics import *
 from .official import *
-from .resume import *
 from .learner import *
 from .pretrain import *
 from .folders import *
