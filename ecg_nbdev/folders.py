@@ -45,7 +45,11 @@ def _differences(held, asked):
 # %% ../nbs/53_folders.ipynb #a5d5d3a7
 class RunFolder:
     "The folder of a run; made by `run_folder`."
-    def __init__(self, path, run, held):
+    def __init__(self,
+        path, # the folder
+        run:dict, # what this run depends on
+        held:dict|None, # what the run in the folder depends on
+    ):
         self.path, self.checkpoints, self.run, self.held = path, path/'checkpoint', run, held
 
     @property
