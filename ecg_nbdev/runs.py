@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from .answers import find_model
-from .bundle import Predictor, save_bundle
+from .bundle import Predictor, load_bundle, save_bundle
 from .calibration import CALIBRATION_METHODS, fit_calibration
 from .cohort import make_folds, scan, split_of_fold
 from .core import CLASSES, CohortError, ECGError, whole_file
@@ -23,11 +23,14 @@ from .data import ecg_dls
 from .decoding import fit_decoder
 from .evaluation import Evaluation, evaluate
 from .fingerprint import Seen, seen_of
+from .folders import RunFolder, digest_of, run_folder
 from .labels import label_states
 from .learner import ecg_learner, train_learner
+from .losses import LOSSES
 from .metrics import UndefinedScore
+from .models import MODELS
 from .parallel import with_bar
-from .predictions import predictions_table, save_predictions
+from .predictions import load_predictions, predictions_table, save_predictions
 from .pretrain import mix_weights, simulated_start
 from .records import read_record, write_record
 from .report import write_report
@@ -95,13 +98,29 @@ def _say(evaluation, out):
     written = sorted(f.name for f in Path(out).iterdir() if f.is_file() and not f.name.startswith('.'))
     print(f'written to {out}: {", ".join(written)}')
 
-# %% ../nbs/83_runs.ipynb #b9da565d
-def _check_names(rule, calibrate, decode):
-    "A misspelt name is found before training, not after."
+# %% ../nbs/83_runs.ipynb #2f561080
+def _check_numbers(fold, lr, seconds, stride, fs, **counts):
+    "Numbers that make no sense are found before anything is read."
+    for name, x in counts.items():
+        if x is not None and not x >= 1: raise ECGError(f'{name} is {x}: give 1 or more')
+    for name, x in {'lr': lr, 'seconds': seconds, 'fs': fs}.items():
+        if x is not None and not 0 < x < np.inf: raise ECGError(f'{name} is {x}: give a number above 0')
+    if stride is not None and not 0 < stride <= seconds:
+        raise ECGError(f'stride is {stride:g}: windows of {seconds:g} s would leave gaps, give up to {seconds:g}')
+    if not 0 <= fold <= 9: raise ECGError(f'there is no fold {fold}: choose 0 to 9')
+
+# %% ../nbs/83_runs.ipynb #fcc5d681
+def _check_names(arch, loss, approach, rule, calibrate, decode):
+    "A misspelt name too."
     threshold_rule(rule)
-    if calibrate not in ('', 'choose', *CALIBRATION_METHODS):
-        raise ECGError(f"no calibration '{calibrate}': write one of choose, {', '.join(CALIBRATION_METHODS)}")
-    if decode not in ('thresholds', 'sets'): raise ECGError(f"no decoding '{decode}': write one of thresholds, sets")
+    named = {
+        'network': (arch, [*MODELS]), 'loss': (loss, [None, *LOSSES]),
+        'approach': (approach, ['thresholds', 'powerset']), 'decoding': (decode, ['thresholds', 'sets']),
+        'calibration': (calibrate, ['', 'choose', *CALIBRATION_METHODS])}
+    for kind, (name, known) in named.items():
+        if name not in known: raise ECGError(f"no {kind} '{name}': write one of {', '.join(filter(None, known))}")
+    if loss and (loss == 'powerset') != (approach == 'powerset'):
+        raise ECGError(f"loss '{loss}' does not fit approach '{approach}': leave it out")
 
 # %% ../nbs/83_runs.ipynb #9a415b60
 def _choose_point(predictor, preds, rule, calibrate, decode):
@@ -118,17 +137,23 @@ def _choose_point(predictor, preds, rule, calibrate, decode):
     return apply_thresholds(preds, predictor.thresholds)
 
 # %% ../nbs/83_runs.ipynb #58bfdd97
-def _start(pretrain, arch, approach, seed, seconds, fs, simulated, show):
+def _start(pretrain, approach, fs):
     "The network that training goes on from, None for a new one, and what it has seen: mark → fingerprint."
-    if not pretrain: return None, {}
-    if approach == 'powerset':
+    if pretrain and approach == 'powerset':
         raise CohortError('--pretrain knows the nine classes and no label sets: train with --approach thresholds')
-    if pretrain == 'synth': return simulated_start(arch, simulated, seed, seconds=seconds, fs=fs, show=show), {}
+    if pretrain in (None, '', 'synth'): return None, {}
     start = find_model(None if pretrain == 'shipped' else pretrain)
     if (start.preparation.fs, start.classes) != (fs, CLASSES):
         raise CohortError(f'{pretrain}: a model of {len(start.classes)} classes at {start.preparation.fs:g} Hz: '
                           f'name one of the nine classes and {fs:g} Hz')
     return start.model, start.about.get('seen', {})
+
+# %% ../nbs/83_runs.ipynb #ecb2d6ec
+def _weights_of(model):
+    "A name for its weights; none: ''."
+    return model and digest_of(*(w.detach().cpu().numpy().tobytes() for w in model.state_dict().values()))
+
+def _rows_of(table, *columns): return digest_of(table[list(columns)].to_csv(index=False))
 
 # %% ../nbs/83_runs.ipynb #54e868bd
 def _unseen(split, store, seen, pretrain):
@@ -187,27 +212,71 @@ def train_run(
     calibrate:str='', # 'choose' or a name of `ecg_nbdev.calibration.CALIBRATION_METHODS`; '' for not at all
     decode:str='thresholds', # a threshold per class, or 'sets': the likeliest label set
     how:str='mean', # how windows are stitched
+    resume:bool=False, # go on with the run that `out` holds; start one where it holds none
     show:bool=True, # progress bars
 )->Evaluation: # of the test fold
     """Train on a folder, choose thresholds on the validation fold, score the test fold, save everything.
 
-    Raises CohortError where the folder holds too few labelled recordings, ECGError for a misspelt name."""
-    _check_names(rule, calibrate, decode)
-    out, cohort, prepare = Path(out), _cohort(data_path), Preparation(fs=fs)
-    store = build_store(_labelled(cohort, data_path), out/'store', prepare, progress=show)
-    before, seen = _start(pretrain, arch, approach, seed, seconds, fs, simulated, show)
+    A run that was killed goes on with `resume` from its last finished epoch, to the same result.
+    Raises CohortError where the folder holds too few labelled recordings, ECGError for options that make no sense, for
+    training that diverges, and where `out` holds another run."""
+    options = {name: x for name, x in locals().items() if name not in ('data_path', 'out', 'resume', 'show')}
+    _check_numbers(fold, lr, seconds, stride, fs, epochs=epochs, bs=bs, patience=patience, simulated=simulated)
+    _check_names(arch, loss, approach, rule, calibrate, decode)
+    before, seen = _start(pretrain, approach, fs)
+    with run_folder(out, {**options, 'start': _weights_of(before)}, resume) as run:
+        return _train(run, data_path, before, seen, options, show)
+
+# %% ../nbs/83_runs.ipynb #2bc38fac
+def _train(run:RunFolder, data_path, before, seen, o, show):
+    "From the scan to the scores; `o` are the options of `train_run`."
+    cohort, prepare = _cohort(data_path), Preparation(fs=o['fs'])
+    labelled = _labelled(cohort, data_path)
+    facts = {'recordings': _rows_of(labelled, 'id', 'patient', 'fs', 'n_samples', 'labels', 'unknown')}
+    run.check(**facts) # before another store takes the place of this run's
+    store = build_store(labelled, run.path/'store', prepare, progress=show)
     folds = make_folds(store.index, k=min(10, store.index.patient.nunique()))
-    split = _unseen(split_of_fold(folds, fold), store, seen, pretrain)
-    dls = ecg_dls(store, split, seconds, stride, bs, approach, jitter=seconds/4, seed=seed)
-    learn = ecg_learner(dls, arch, loss, seed=seed, model=copy.deepcopy(before))
-    train_learner(learn, epochs, lr or (5e-4 if before else 3e-3), patience, csv=out/'history.csv', show=show)
+    split = _unseen(split_of_fold(folds, o['fold']), store, seen, o['pretrain'])
+    run.begin(**facts, signals=_rows_of(store.index, 'id', 'mark', 'crc'))
+    if run.finished: return _again(run)
+    model, dls = _trained(run, store, split, before, o, show)
+    predictor = Predictor(model, prepare, o['seconds'], o['stride'], o['how'], dls.classes, label_sets=dls.label_sets)
+    provenance = {'data': str(data_path), 'arch': model.config['arch'],
+                  **{name: o[name] for name in ('seed', 'fold', 'approach', 'epochs')},
+                  **({'pretrain': str(o['pretrain'])} if o['pretrain'] else {}), **_patients(cohort)}
+    choices, name = (o['rule'], o['calibrate'], o['decode']), f'{model.config["arch"]}, {o["approach"]}'
+    evaluation = _finish(predictor, store, split, provenance, cohort, seen, run.path, choices, name)
+    run.finish()
+    _say(evaluation, run.path)
+    return evaluation
+
+# %% ../nbs/83_runs.ipynb #64a64fbc
+def _trained(run:RunFolder, store, split, before, o, show):
+    "The trained network and the loaders it was trained with; `o` are the options of `train_run`."
+    if o['pretrain'] == 'synth':
+        before = simulated_start(o['arch'], o['simulated'], o['seed'], seconds=o['seconds'], fs=o['fs'],
+                                 checkpoint=run.state('pretraining'), show=show)
+    seconds, seed = o['seconds'], o['seed']
+    dls = ecg_dls(store, split, seconds, o['stride'], o['bs'], o['approach'], jitter=seconds/4, seed=seed)
+    learn = ecg_learner(dls, o['arch'], o['loss'], seed=seed, model=copy.deepcopy(before))
+    lr = o['lr'] or (5e-4 if before else 3e-3)
+    try:
+        train_learner(learn, o['epochs'], lr, o['patience'], csv=run.path/'history.csv',
+                      checkpoint=run.state('training'), show=show)
+    except ECGError: # it would end so again
+        run.forget()
+        raise
     if before: mix_weights(before, learn.model)
-    predictor = Predictor(learn.model, prepare, seconds, stride, how, dls.classes, label_sets=dls.label_sets)
-    provenance = {'data': str(data_path), 'arch': learn.model.config['arch'], 'seed': seed, 'fold': fold,
-                  'approach': approach, 'epochs': epochs, **({'pretrain': str(pretrain)} if pretrain else {}),
-                  **_patients(cohort)}
-    choices, name = (rule, calibrate, decode), f'{arch}, {approach}'
-    return _finish(predictor, store, split, provenance, cohort, seen, out, choices, name)
+    return learn.model, dls
+
+# %% ../nbs/83_runs.ipynb #8b28ea1e
+def _again(run):
+    "The scores of a finished run, said once more."
+    predictor, preds = load_bundle(run.path), load_predictions(run.path/'predictions.parquet')
+    with _quiet():
+        evaluation = evaluate(preds, predictor.thresholds, n_skipped=len(pd.read_csv(run.path/'skipped.csv')))
+    _say(evaluation, run.path)
+    return evaluation
 
 # %% ../nbs/83_runs.ipynb #2f291499
 def _finish(predictor, store, split, provenance, cohort, seen, out, choices, name):
@@ -222,7 +291,6 @@ def _finish(predictor, store, split, provenance, cohort, seen, out, choices, nam
     _write_table(cohort.table, out/'cohort.csv')
     _write_scores(out, preds, metrics, skipped)
     save_bundle(predictor, out)
-    _say(evaluation, out)
     return evaluation
 
 # %% ../nbs/83_runs.ipynb #82921131
