@@ -265,13 +265,25 @@ def stage_configuration(where):
 
 def processed(page, run, where):
     "A notebook as nbdev makes it for the site, its links and drawings mended."
-    from fastcore.nbio import read_nb
+    from fastcore.nbio import mk_cell, read_nb
     nb = read_nb(NBS/page.nb)
     run(nb)
     for cell in nb.cells:
         if cell.cell_type == 'markdown': cell.source = inline_svg(relink(cell.source, page, where), page)
     name_figures(nb)
+    if links := launch_links(page): nb.cells.insert(1, mk_cell(links, 'markdown'))
     return nb
+
+LAUNCH = {'Colab': 'https://colab.research.google.com/github/{repo}/blob/{branch}/nbs/{nb}',
+          'Binder': 'https://mybinder.org/v2/gh/{repo}/{branch}?labpath=nbs/{nb}'}
+
+def launch_links(page):
+    "Links that open a notebook in Colab and on Binder, as Markdown; none where it reads files of the repository."
+    source = (NBS/page.nb).read_text(encoding='utf-8')
+    if page.nb.parts[0] not in ('tutorials', 'explore') or '../bench' in source: return ''
+    repo = NBDEV['git_url'].removeprefix('https://github.com/')
+    links = (f'[{name}]({url.format(repo=repo, branch=NBDEV["branch"], nb=page.nb)})' for name, url in LAUNCH.items())
+    return 'Open this page as a notebook: '+' · '.join(links)
 
 def finish_cell(cell, staged):
     "Take away what is no part of the format, nbdev's mark and execnb's timing; put in the cards."

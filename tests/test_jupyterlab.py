@@ -11,9 +11,9 @@ ROOT = Path(__file__).resolve().parents[1]
 SLIDER = ("import json; from ecg_nbdev.widget import _shown\n"
     "print('chosen', json.dumps(chosen.thresholds.values.tolist()))\n"
     "print('shown', ''.join(_shown(chosen.evaluation, chosen.k)))")
-QUICKSTART = ("print('intervals', evaluation.intervals.round(2).to_html())\n"
-    "print('epochs', len(log), 'recordings', len(scored), 'of', (split == 'test').sum(), 'saved', "
-    "(work/'model/model.safetensors').stat().st_size)")
+QUICKSTART = ("print('compared', compared.to_html())\n"
+    "print('epochs', len(pd.read_csv(work/'plain/history.csv')), 'recordings', len(scored), 'saved', "
+    "(work/'tuned/model.safetensors').stat().st_size)")
 LAST = { # notebook → the cell that is added at its end and prints what Python holds
     'nbs/71a_widget.ipynb': SLIDER, 'nbs/tutorials/threshold_selection.ipynb': SLIDER,
     'nbs/tutorials/quickstart.ipynb': QUICKSTART}
@@ -109,19 +109,19 @@ def test_the_quickstart_in_jupyterlab(run_all):
     page = run_all(path)
     sources = [''.join(c['source']) for c in code_cells(json.loads((ROOT/path).read_text(encoding='utf-8')))]
     drawn = {i for i, s in enumerate(sources) if re.search(r'^plot_\w+\(|\.plot\(', s, re.M)}
-    assert len(drawn) == 3
-    for i in drawn: # a recording, the history, the curves
+    assert len(drawn) == 2
+    for i in drawn: # a recording, the curves
         image = page.locator('.jp-CodeCell').nth(i).locator('.jp-RenderedImage img')
         image.scroll_into_view_if_needed()
         page.wait_for_function('e => e.complete', arg=image.element_handle())
         assert image.evaluate('e => e.naturalWidth') > 300
-    at = next(i for i, s in enumerate(sources) if 'intervals.round(2)' in s)
+    at = next(i for i, s in enumerate(sources) if s.endswith('compared'))
     table = page.locator('.jp-CodeCell').nth(at).locator('.jp-OutputArea-output table')
     said = last_cell(page).locator('.jp-OutputArea-output').last.text_content()
     assert cells(table.inner_html()) == cells(said) != [] # the table on the page is what the kernel holds
-    found = re.search(r'epochs (\d+) recordings (\d+) of (\d+) saved (\d+)', said)
-    assert found and int(found[1]) == 8 and int(found[4]) > 10_000
-    assert int(found[2]) == int(found[3]) and abs(int(found[2])-80) <= 2 # a fold of five of 400, stratified
+    found = re.search(r'epochs (\d+) recordings (\d+) saved (\d+)', said)
+    assert found and int(found[1]) == 10 and int(found[3]) > 10_000
+    assert abs(int(found[2])-30) <= 2 # a fold of ten of 300, stratified
 
 @pytest.mark.browser
 @pytest.mark.parametrize('path, name', [

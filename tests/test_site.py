@@ -53,6 +53,26 @@ def test_the_page_that_a_module_names_is_there():
     pages = {p.name: m[1] for p, m in named.items() if m}
     assert len(pages) > 40 and [name for name, page in pages.items() if not (DOCS/page).is_file()] == []
 
+def test_a_page_opens_elsewhere_and_installs_the_package_there():
+    opened = {p: build.launch_links(p) for p in build.pages()}
+    opened = {p: links for p, links in opened.items() if links}
+    assert len(opened) >= 15
+    for page, links in opened.items():
+        colab, binder = re.findall(r'\((https://\S+)\)', links)
+        path = urlsplit(colab).path.removeprefix('/github/ecg-nbdev/ecg_nbdev/blob/main/')
+        assert urlsplit(binder).query == f'labpath={path}' and (ROOT/path).is_file()
+        cells = json.loads((ROOT/path).read_text(encoding='utf-8'))['cells']
+        first = next(''.join(c['source']) for c in cells if c['cell_type'] == 'code')
+        assert '[ -e /content ] && pip install' in first and f"'{build.TOML['project']['name']}[" in first
+        assert colab in (DOCS/page.stage.with_suffix('.html')).read_text(encoding='utf-8')
+    wanted = (ROOT/'.binder/requirements.txt').read_text(encoding='utf-8').splitlines() # relative to its own folder, and to the repository
+    assert wanted == ['-c ../constraints.txt', '-e .[notebook]'] and (ROOT/'constraints.txt').is_file()
+
+def test_notebooks_name_a_kernel_that_pip_brings():
+    for path in NBS.rglob('*.ipynb'):
+        if '.ipynb_checkpoints' in path.parts: continue
+        assert json.loads(path.read_text(encoding='utf-8'))['metadata']['kernelspec']['name'] == 'python3', path.name
+
 def test_a_new_notebook_finds_its_place():
     names = ('00a_rhythm.ipynb', '83_later.ipynb', 'explore/05_noise.ipynb', 'tutorials/quickstart.ipynb',
              'guide/faq.ipynb', 'index.ipynb')
