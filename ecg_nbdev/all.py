@@ -47,3 +47,5 @@ from .bundle import *
 from .export import *
 from .fetch import *
 from .runs import *
+from .saving import *
+from .classifier import *

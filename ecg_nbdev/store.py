@@ -46,6 +46,8 @@ def _prepared(record, fs, prepare):
     return np.asarray(signal, dtype=np.float32)
 
 # %% ../nbs/13_store.ipynb #81b80b4b
+_COLUMNS = ['id', 'patient', 'age', 'sex', 'labels', 'unknown', 'n_samples', 'mark']
+
 class MemoryStore:
     "Prepared signals held in memory: `index`, `fs`, `signal(i)` and `gather`."
     def __init__(self,
@@ -53,14 +55,14 @@ class MemoryStore:
         fs:float=100., # sampling rate of the held signals, Hz
         prepare=None, # (signal (12, n) mV, its rate Hz) → (12, m) mV at `fs`; None where records come at `fs`
     ):
-        rows, self._signals = [], []
+        rows, self._signals, self.prepare = [], [], prepare
         for r in records:
             x = _prepared(r, fs, prepare)
             self._signals.append(x)
             known = {'id': r.id, 'patient': r.patient, 'age': r.age, 'sex': r.sex}
             known |= {'labels': ';'.join(r.labels), 'unknown': ';'.join(r.unknown)}
             rows.append(known | {'n_samples': x.shape[1], 'mark': record_mark(r)})
-        self.fs, self.index = fs, pd.DataFrame(rows)
+        self.fs, self.index = fs, pd.DataFrame(rows, columns=_COLUMNS)
 
     def __len__(self): return len(self._signals)
 
@@ -84,11 +86,12 @@ def of(cls:MemoryStore,
     signals:list, # (12, n) float32, mV, per recording
     index:pd.DataFrame, # one row per recording, with the column `n_samples`
     fs:float, # their sampling rate, Hz
+    prepare=None, # how they were prepared, for recordings that come later
 )->MemoryStore:
     """A store of signals that are prepared already.
 
     An index without the column `mark`, which tells recordings apart, gets it from these signals."""
-    store = cls([], fs)
+    store = cls([], fs, prepare)
     if 'mark' not in index: index = index.assign(mark=[sample_mark(x) for x in signals])
     store._signals, store.index = signals, index.reset_index(drop=True)
     return store
@@ -99,7 +102,7 @@ def take(self:MemoryStore,
     rows, # rows of the index, in the order wanted
 )->MemoryStore:
     "A store of some of the recordings."
-    return self.of([self._signals[i] for i in rows], self.index.iloc[rows], self.fs)
+    return self.of([self._signals[i] for i in rows], self.index.iloc[rows], self.fs, self.prepare)
 
 # %% ../nbs/13_store.ipynb #9237e8a4
 def join_stores(
