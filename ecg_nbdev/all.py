@@ -49,3 +49,4 @@ from .fetch import *
 from .runs import *
 from .saving import *
 from .classifier import *
+from .hub import *
