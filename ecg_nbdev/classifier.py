@@ -9,8 +9,8 @@ __all__ = ['ECGClassifier']
 
 # %% ../nbs/86_classifier.ipynb #27d04187
 import numpy as np
+from fastcore.basics import patch
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted
 from .bundle import Predictor
 from .cohort import split_cohort
@@ -108,31 +108,37 @@ class ECGClassifier(ClassifierMixin, BaseEstimator):
             self.predictor_.thresholds = fit_thresholds(self.predictor_.predictions(store, split), self.rule)
         return self
 
-    def predict_proba(self,
-        X, # as in `fit`
-    )->np.ndarray: # (n, K), NaN for a recording of which no window holds enough samples
-        "The probability of each class; where `fit` was given one class each, those of a recording sum to 1."
-        check_is_fitted(self)
-        p = self.predictor_
-        signals = [p.preparation(r.signal, r.fs) for r in _as_records(X, self.fs)]
-        usable = np.array([len(p.windows(x)) > 0 for x in signals])
-        prob = np.full((len(signals), len(p.classes)), np.nan)
-        if usable.any(): prob[usable] = p.class_prob(p.outputs(x for x, on in zip(signals, usable) if on))
-        return prob
+# %% ../nbs/86_classifier.ipynb #24594469
+@patch
+def predict_proba(self:ECGClassifier,
+    X, # as in `fit`
+)->np.ndarray: # (n, K), NaN for a recording of which no window holds enough samples
+    "The probability of each class; where `fit` was given one class each, those of a recording sum to 1."
+    check_is_fitted(self)
+    p = self.predictor_
+    signals = [p.preparation(r.signal, r.fs) for r in _as_records(X, self.fs)]
+    usable = np.array([len(p.windows(x)) > 0 for x in signals])
+    prob = np.full((len(signals), len(p.classes)), np.nan)
+    if usable.any(): prob[usable] = p.class_prob(p.outputs(x for x, on in zip(signals, usable) if on))
+    return prob
 
-    def predict(self,
-        X, # as in `fit`
-    )->np.ndarray: # (n,) classes where `fit` was given one each, else (n, K) 0 or 1
-        "The likeliest class, or all that reach their thresholds."
-        prob = np.nan_to_num(self.predict_proba(X))
-        if self.one_each_: return self.classes_[prob.argmax(1)]
-        return self.predictor_.thresholds.decode(prob).astype(int)
+# %% ../nbs/86_classifier.ipynb #41e5639d
+@patch
+def predict(self:ECGClassifier,
+    X, # as in `fit`
+)->np.ndarray: # (n,) classes where `fit` was given one each, else (n, K) 0 or 1
+    "The likeliest class, or all that reach their thresholds."
+    prob = np.nan_to_num(self.predict_proba(X))
+    if self.one_each_: return self.classes_[prob.argmax(1)]
+    return self.predictor_.thresholds.decode(prob).astype(int)
 
-    def score(self,
-        X, # as in `fit`
-        y=None, # as in `fit`
-        sample_weight=None, # (n,) weight of each recording
-    )->float:
-        "Share of recordings whose labels are all right, scikit-learn's accuracy."
-        if y is None: y = multi_hot([[c for c in r.labels if c in self.classes_] for r in X], self.classes_).astype(int)
-        return super().score(X, y, sample_weight)
+# %% ../nbs/86_classifier.ipynb #d33fa111
+@patch
+def score(self:ECGClassifier,
+    X, # as in `fit`
+    y=None, # as in `fit`
+    sample_weight=None, # (n,) weight of each recording
+)->float:
+    "Share of recordings whose labels are all right, scikit-learn's accuracy."
+    if y is None: y = multi_hot([[c for c in r.labels if c in self.classes_] for r in X], self.classes_).astype(int)
+    return ClassifierMixin.score(self, X, y, sample_weight)
