@@ -180,7 +180,9 @@ class ECGLearner(Learner):
     thresholds = None # operating point of `predict`, ½ for each class where none is set
     calibration = None # a `Calibration`, which thresholds lie behind
 
-    def add_cb(self, cb):
+    def add_cb(self,
+        cb, # a `Callback`; mixed precision is not added twice
+    ):
         twice = isinstance(cb, MixedPrecision) and any(isinstance(had, MixedPrecision) for had in self.cbs)
         return self if twice else super().add_cb(cb)
 

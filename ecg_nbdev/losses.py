@@ -114,8 +114,13 @@ class Asymmetric(_Sigmoid):
 class PowersetCE(nn.Module):
     "Cross-entropy over label sets."
     reduction = 'mean' # or 'none', for a loss a window
-    def activation(self, logits): return torch.softmax(logits, -1)
-    def decodes(self, prob): return prob.argmax(-1)
+    activation = nn.Softmax(-1)
+
+    def decodes(self,
+        prob:torch.Tensor, # (windows, sets)
+    )->torch.Tensor: # (windows,)
+        "The number of the likeliest set."
+        return prob.argmax(-1)
     def __init__(self,
         smoothing:float=0., # share of the target spread over all sets
     ):
@@ -143,8 +148,11 @@ class DeepSupervision(nn.Module):
 
     @property
     def reduction(self): return self.loss.reduction
+
     @reduction.setter
-    def reduction(self, how): self.loss.reduction = how
+    def reduction(self,
+        how:str, # 'mean', or 'none' for a loss a window
+    ): self.loss.reduction = how
 
     def forward(self,
         output, # (windows, classes) logits, or these with (windows, 12, classes) logits of each lead
