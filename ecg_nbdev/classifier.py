@@ -27,7 +27,8 @@ def _as_records(X, fs):
     "Records as they are, and records of an array (n, 12, times) in mV at `fs` Hz; CohortError for anything else."
     if len(X) and all(isinstance(r, Record) for r in X): return list(X)
     try: X = np.asarray(X, np.float32)
-    except (TypeError, ValueError): raise CohortError('X holds neither Records nor an array: give one of these') from None
+    except (TypeError, ValueError):
+        raise CohortError('X holds neither Records nor an array: give one of these') from None
     if X.ndim != 3 or X.shape[1] != len(LEADS) or not len(X):
         raise CohortError(f'X has shape {X.shape}: give Records, or an array (n, 12, times) in mV')
     return [Record(x, fs, f'row {i}') for i, x in enumerate(X)]
@@ -46,7 +47,8 @@ def _targets(records, y, classes):
     none = [()]*len(records)
     if y is None:
         names = tuple(classes or sorted({c for r in records for c in r.labels}))
-        return names, np.array(names), [tuple(c for c in r.labels if c in names) for r in records], [r.unknown for r in records]
+        said = [tuple(c for c in r.labels if c in names) for r in records]
+        return names, np.array(names), said, [r.unknown for r in records]
     y = np.asarray(y)
     if len(y) != len(records): raise CohortError(f'{len(records)} recordings and {len(y)} labels: give one a recording')
     if y.ndim == 1:
@@ -61,7 +63,8 @@ def _targets(records, y, classes):
 class ECGClassifier(ClassifierMixin, BaseEstimator):
     """A network of the family as a scikit-learn estimator of recordings.
 
-    X is a list of `Record`s, or an array (n, 12, times) in mV. y is None (the records' labels), (n,) or (n, K) of 0 and 1."""
+    X is a list of `Record`s, or an array (n, 12, times) in mV.
+    y is None (the records' labels), (n,) or (n, K) of 0 and 1."""
     def __init__(self,
         arch='crnn', # a name of `ecg_nbdev.models.MODELS`
         classes=None, # names of the K classes; from the labels where not given

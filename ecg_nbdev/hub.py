@@ -86,12 +86,12 @@ def from_pretrained(cls:Predictor,
     cache=None, # folder for what is fetched; the Hub's own where not given
     endpoint:str|None=None, # address of another hub
 )->Predictor:
-    "Open a model of the Hugging Face Hub or of a folder; raises BundleError where there is none, ECGError without `hub`."
+    "Open a model of the Hub or of a folder; raises BundleError where there is none, ECGError without the extra `hub`."
     if Path(name).is_dir(): return load_bundle(name)
     hub = _hub()
     try:
-        paths = [hub.hf_hub_download(str(name), file, revision=revision, token=token, cache_dir=cache, endpoint=endpoint)
-                 for file in _FILES]
+        where = dict(revision=revision, token=token, cache_dir=cache, endpoint=endpoint)
+        paths = [hub.hf_hub_download(str(name), file, **where) for file in _FILES]
     except Exception as e: # the Hub has an error for each way of not having a file
         why = next(filter(None, str(e).splitlines()), type(e).__name__)
         raise BundleError(f'{name}: neither a folder nor a model of the Hub ({why}): check the name') from e
