@@ -175,7 +175,7 @@ def test_weights_and_biases_where_installed(nine, tmp_path, monkeypatch):
     monkeypatch.setenv('WANDB_MODE', 'offline')
     with wandb.init(project='ecg', dir=tmp_path) as run:
         nine.fit(1, cbs=LogEpochs(run.log))
-        assert 'macro_auroc' in run.summary.keys()
+    assert 0 <= run.summary['macro_auroc'] <= 1 # written when the run ends
 
 def test_all_brings_the_safe_load_learner_and_no_torchvision():
     code = ('import sys; from ecg_nbdev.all import *; from fastai.interpret import Interpretation; '
