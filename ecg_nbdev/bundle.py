@@ -29,6 +29,7 @@ from .parallel import with_bar
 from .predictions import Predictions
 from .quality import check_quality
 from .records import prepare_record, read_record
+from .rules import LabelRules
 from .signal import Preparation
 from .thresholds import Thresholds
 from .windows import cut_windows, enough_samples, plan_windows, stitch
@@ -54,6 +55,7 @@ class Predictor:
     stride:float|None=None # seconds between neighbouring windows, at most
     how:str|tuple='mean' # how windows are stitched
     classes:tuple=CLASSES # what the probabilities stand for
+    rules:LabelRules|None=None # what codes say of them, where they are not the nine
     thresholds:Thresholds|None=None # operating point, fitted on validation recordings
     label_sets:LabelSets|None=None # of a powerset model
     calibration:Calibration|None=None # fitted on validation recordings; thresholds are chosen behind it
@@ -299,7 +301,7 @@ def model_card(
         scores=_markdown_table(scores) if len(scores) else 'Not scored yet.')
 
 # %% ../nbs/80_bundle.ipynb #71367d4c
-FORMAT = 1
+FORMAT = 2
 
 def to_config(
     predictor:Predictor,
@@ -309,6 +311,7 @@ def to_config(
     versions = {name: version(name) for name in ('ecg_nbdev', 'torch', 'numpy')}
     return {
         'format': FORMAT, 'model': p.model.config, 'leads': list(LEADS), 'classes': list(p.classes),
+        'rules': p.rules and p.rules.to_dict(),
         'preparation': p.preparation.to_dict(),
         'window': {'seconds': p.seconds, 'stride': p.stride, 'stitch': p.how},
         'thresholds': p.thresholds and p.thresholds.to_dict(), 'label_sets': p.label_sets and p.label_sets.sets,
@@ -325,6 +328,7 @@ def from_config(
     return Predictor(
         model, Preparation(**c['preparation']), window['seconds'], window['stride'],
         how=how if isinstance(how, str) else tuple(how), classes=classes, about=c['about'],
+        rules=LabelRules.from_dict(c['rules']) if c.get('rules') else None,
         label_sets=LabelSets(c['label_sets'], classes) if c['label_sets'] else None,
         calibration=Calibration.from_dict(c['calibration']) if c.get('calibration') else None,
         thresholds=operating_point(c['thresholds']) if c['thresholds'] else None)

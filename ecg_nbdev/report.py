@@ -177,7 +177,7 @@ def _shown(evaluation):
         'classes': _class_facts(evaluation.per_class), 'movable': movable,
         'live': {name: title for name, title in _LIVE.items() if movable or name != 'threshold'},
         'macro_auroc': evaluation['macro_auroc'], 'macro_auprc': evaluation['macro_auprc'], 'thresholds': thresholds,
-        'normal_alone': movable and thresholds.normal_alone and 'Normal' in part.classes,
+        'alone': ' and '.join(c for c in part.classes if movable and c in thresholds.alone),
         'groups': ['F1', *data['groups']], 'label_counts': _label_counts(part),
         'by_source': _rows(evaluation.by_source.rename(columns=_TITLES)),
         'three_ways': _rows(evaluation.three_ways.replace({'score': _TITLES})), 'negatives': _none_facts(evaluation),

@@ -487,7 +487,7 @@ def page_facts(predictor):
     config = to_config(predictor)
     facts = {name: config[name] for name in ('classes', 'preparation', 'window', 'calibration')}
     titles = {name: CLASS_TITLES.get(name, name) for name in config['classes']}
-    operating = {name: config['thresholds'][name] for name in ('values', 'most', 'normal_alone')}
+    operating = {name: config['thresholds'][name] for name in ('values', 'most', 'alone')}
     return {'made_from': made_from(), **facts, 'titles': titles, 'thresholds': operating, 'limits': QUALITY_LIMITS}
 
 def write_page_model():
