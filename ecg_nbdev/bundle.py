@@ -19,7 +19,7 @@ import pandas as pd
 from fastcore.basics import patch
 from .calibration import Calibration
 from .cohort import Cohort, find_records
-from .core import CLASSES, LEADS, BundleError, CohortError, Record, RecordError, whole_file
+from .core import CLASSES, CLASS_TITLES, LEADS, BundleError, CohortError, Record, RecordError, whole_file
 from .decoding import operating_point
 from .engines import OnnxNetwork, bytes_digest, onnx_session, weights_of, window_logits
 from .fingerprint import Seen
@@ -55,11 +55,11 @@ class Predictor:
     stride:float|None=None # seconds between neighbouring windows, at most
     how:str|tuple='mean' # how windows are stitched
     classes:tuple=CLASSES # what the probabilities stand for
-    rules:LabelRules|None=None # what codes say of them, where they are not the nine
     thresholds:Thresholds|None=None # operating point, fitted on validation recordings
     label_sets:LabelSets|None=None # of a powerset model
     calibration:Calibration|None=None # fitted on validation recordings; thresholds are chosen behind it
     about:dict=field(default_factory=dict) # what it was trained on (`seen`: mark → fingerprint), how it scored
+    rules:LabelRules|None=None # what codes say of its classes, where they are not the nine
 
     def windows(self,
         x:np.ndarray, # (12, n) mV, prepared, of any length
@@ -69,6 +69,11 @@ class Predictor:
         stride = None if self.stride is None else round(self.stride*self.preparation.fs)
         starts = plan_windows(x.shape[1], size, stride)
         return cut_windows(x, starts[enough_samples(x, starts, size)], size)
+
+    @property
+    def titles(self)->dict:
+        "Class → what it means, in words, where somebody has said it."
+        return {**CLASS_TITLES, **(self.rules.titles if self.rules else {})}
 
     @property
     def seen(self)->Seen:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated
 import csv, json, sys
 from fastcore.script import CliError, call_parse
-from .core import CLASS_TITLES, ECGError
+from .core import ECGError
 
 # %% ../nbs/90_cli.ipynb #d7a071ec
 def _one_line_errors(f):
@@ -38,7 +38,8 @@ def ecg_train(
     fold:int=0, # the fold that is scored, 0 to 9; the next one chooses epoch and thresholds
     seed:int=0, # of everything random
     approach:Annotated[str, 'a threshold per class, or a class per label set', {'choices': _APPROACHES}]='thresholds',
-    pretrain:str=None, # synth: train on simulated recordings first; shipped, or a model folder: go on from that network
+    classes:str=None, # other classes than the nine: a list's name, a CSV of class and codes, or FILE.csv:COLUMN
+    pretrain:str=None, # shipped (default with --classes) or a model folder: begin there; synth: simulated first; none
     simulated:int=204_800, # recordings that --pretrain synth simulates
     loss:str=None, # bce, weighted_bce, focal, asymmetric; powerset has its own
     fs:float=100, # sampling rate the network sees, Hz
@@ -56,8 +57,8 @@ def ecg_train(
     from ecg_nbdev.runs import train_run
     keep_memory()
     train_run(data_path, out or f'runs/{Path(data_path).resolve().name}-{arch}', arch=arch, epochs=epochs, fold=fold,
-        seed=seed, approach=approach, pretrain=pretrain, simulated=simulated, loss=loss, fs=fs, seconds=seconds,
-        stride=stride, lr=lr, bs=bs, patience=patience, rule=rule, calibrate=calibrate, decode=decode)
+        seed=seed, approach=approach, classes=classes, pretrain=pretrain, simulated=simulated, loss=loss, fs=fs,
+        seconds=seconds, stride=stride, lr=lr, bs=bs, patience=patience, rule=rule, calibrate=calibrate, decode=decode)
 
 # %% ../nbs/90_cli.ipynb #7e403a18
 @call_parse
@@ -66,12 +67,13 @@ def ecg_evaluate(
     test_path:Annotated[str, 'folder of labelled recordings', {'opt': True, 'required': True}],
     model:str=None, # model folder; the shipped model where not given
     out:str=None, # folder to write; <model>/evaluation-<data folder> where not given
+    labels:str=None, # FILE.csv:COLUMN, where labels stand in a table with a row for each recording
 ):
     "Score a model on a folder of labelled recordings: a table, metrics.json, predictions.csv and report.html."
     from ecg_nbdev.parallel import keep_memory
     from ecg_nbdev.runs import evaluate_run
     keep_memory()
-    evaluate_run(test_path, model, out)
+    evaluate_run(test_path, model, out, labels)
 
 # %% ../nbs/90_cli.ipynb #e873b594
 def _as_object(row, classes):
@@ -112,9 +114,10 @@ def _class_lines(row, predictor, names):
     "A line for each of some classes: its full name, probability and threshold."
     values = getattr(predictor.thresholds, 'values', None)
     limits = {} if values is None else dict(zip(predictor.classes, values))
+    wide, titles = max(map(len, predictor.classes)), predictor.titles
     for name in names:
         limit = f'  threshold {limits[name]:.3f}' if name in limits else ''
-        yield f'  {name:<7} {CLASS_TITLES.get(name, ""):<38} {row[name]:.3f}{limit}'
+        yield f'  {name:<{max(7, wide)}} {titles.get(name, ""):<38} {row[name]:.3f}{limit}'
 
 def _answer_lines(row, predictor):
     "The diagnoses, or the class that is nearest to its threshold, or why there is no answer."
@@ -224,10 +227,11 @@ def ecg_synth(
     folder:str, # folder to write: WFDB pairs and REFERENCE.csv, as CPSC2018 lays them out
     n:int=1000, # recordings
     seed:int=0, # the same seed, the same recordings
+    findings:float=0, # share of recordings with findings beside the nine; their labels stand in the headers then
 ):
     "Write a simulated data set of 12-lead recordings with the nine diagnoses."
     from ecg_nbdev.runs import synth_run
-    synth_run(folder, n, seed, show=True)
+    synth_run(folder, n, seed, findings, show=True)
 
 # %% ../nbs/90_cli.ipynb #b7b28dd1
 @call_parse
