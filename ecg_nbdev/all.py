@@ -29,11 +29,13 @@ from .data import *
 from .blocks import *
 from .models import *
 from .losses import *
+from .resume import *
 from .predictions import *
 from .metrics import *
 from .official import *
 from .learner import *
 from .pretrain import *
+from .folders import *
 from .thresholds import *
 from .calibration import *
 from .decoding import *

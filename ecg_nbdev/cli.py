@@ -9,10 +9,11 @@ __all__ = ['ecg_train', 'ecg_evaluate', 'ecg_predict', 'ecg_holter', 'ecg_report
            'ecg_export', 'ecg_try']
 
 # %% ../nbs/90_cli.ipynb #4c54d23d
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Annotated
-import csv, json, sys
+import csv, json, os, shlex, signal, sys, threading
 from fastcore.script import CliError, call_parse
 from .core import ECGError
 
@@ -24,6 +25,32 @@ def _one_line_errors(f):
         try: return f(*args, **kwargs)
         except ECGError as e: raise CliError(str(e)) from e
     return wrapped
+
+# %% ../nbs/90_cli.ipynb #b24cf82f
+class _Stopped(KeyboardInterrupt):
+    "A signal asked the command to end; its number is the argument."
+
+@contextmanager
+def _stoppable(how):
+    "Ctrl-C and SIGTERM end the command with one line, `how` to go on, and exit status 130 or 143."
+    if threading.current_thread() is not threading.main_thread(): # others get no signals
+        yield
+        return
+    asked = signal.SIGINT, signal.SIGTERM
+    def stop(number, frame):
+        for n in asked: signal.signal(n, signal.SIG_IGN)
+        raise _Stopped(number)
+    before = {n: signal.signal(n, stop) for n in asked}
+    try: yield
+    except _Stopped as e:
+        print(f'\nstopped; {how}', file=sys.stderr, flush=True)
+        os._exit(128+e.args[0]) # without waiting for workers, which end with their parent
+    finally:
+        for n, handler in before.items(): signal.signal(n, handler)
+
+def _again(*more):
+    "The command line of this process, with more options."
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:], *(m for m in more if m not in sys.argv)])
 
 # %% ../nbs/90_cli.ipynb #3e116806
 _APPROACHES, _DECODINGS = ('thresholds', 'powerset'), ('thresholds', 'sets')
@@ -42,7 +69,7 @@ def ecg_train(
     pretrain:str=None, # shipped (default with --classes) or a model folder: begin there; synth: simulated first; none
     simulated:int=204_800, # recordings that --pretrain synth simulates
     loss:str=None, # bce, weighted_bce, focal, asymmetric; powerset has its own
-    fs:float=100, # sampling rate the network sees, Hz
+    fs:float=100., # sampling rate the network sees, Hz
     seconds:float=10, # length of a window
     stride:float=None, # seconds between neighbouring windows, at most; the window's length where not given
     lr:float=None, # largest learning rate; 3e-3 where not given, 5e-4 after pretraining
@@ -51,14 +78,15 @@ def ecg_train(
     rule:str='f1', # how thresholds are chosen on the validation fold
     calibrate:str='', # calibration there: choose, temperature, platt, beta or isotonic; none where not given
     decode:Annotated[str, 'thresholds answer, or the likeliest label set', {'choices': _DECODINGS}]='thresholds',
+    resume:bool=False, # go on with the run that the folder holds, from its last finished epoch
 ):
     "Train a network on a folder of 12-lead recordings; save it with its scores on recordings it has not seen."
-    from ecg_nbdev.parallel import keep_memory
-    from ecg_nbdev.runs import train_run
-    keep_memory()
-    train_run(data_path, out or f'runs/{Path(data_path).resolve().name}-{arch}', arch=arch, epochs=epochs, fold=fold,
-        seed=seed, approach=approach, classes=classes, pretrain=pretrain, simulated=simulated, loss=loss, fs=fs,
-        seconds=seconds, stride=stride, lr=lr, bs=bs, patience=patience, rule=rule, calibrate=calibrate, decode=decode)
+    options = {name: x for name, x in locals().items() if name not in ('data_path', 'out')}
+    with _stoppable(f'go on with: {_again("--resume")}'):
+        from ecg_nbdev.parallel import keep_memory
+        from ecg_nbdev.runs import train_run
+        keep_memory()
+        train_run(data_path, out or f'runs/{Path(data_path).resolve().name}-{arch}', **options)
 
 # %% ../nbs/90_cli.ipynb #7e403a18
 @call_parse

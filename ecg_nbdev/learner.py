@@ -20,13 +20,14 @@ from fastai.callback.all import EarlyStoppingCallback, GradientClip, MixedPrecis
 from fastai.callback.tracker import TrackerCallback
 from fastprogress.fastprogress import IN_NOTEBOOK
 from .augment import Augment
-from .core import whole_file
+from .core import ECGError, whole_file
 from .data import WindowDataset
 from .labels import first_labels, label_states
 from .losses import create_loss
 from .metrics import UndefinedScore, macro_auroc
 from .models import create_model
 from .predictions import Predictions
+from .resume import resumable
 from .windows import stitch
 
 # %% ../nbs/51_learner.ipynb #8d67bb7a
@@ -142,6 +143,20 @@ class AugmentBatches(Callback):
         else: x = self.augment(self.xb[0])
         self.learn.xb = (x,)
 
+    def kept(self)->dict:
+        "Where its random numbers are, for `resumable`."
+        generator = getattr(self.augment, 'generator', None)
+        return {'drawn': generator and [str(generator.device), generator.get_state()]}
+
+    def put_back(self,
+        kept:dict, # of `kept`
+    ):
+        "Go on from there."
+        if not kept['drawn']: return
+        device, state = kept['drawn']
+        self.augment.generator = torch.Generator(device)
+        self.augment.generator.set_state(state)
+
 # %% ../nbs/51_learner.ipynb #d3b913cf
 class BestEpoch(TrackerCallback):
     "Put the weights of the best epoch back when training ends."
@@ -152,6 +167,9 @@ class BestEpoch(TrackerCallback):
         super().after_epoch()
         if self.new_best or self.state is None:
             self.state, self.epoch_of_best = copy.deepcopy(self.model.state_dict()), self.epoch
+    def kept(self)->dict:
+        "The best value, its epoch and its weights, for `resumable`."
+        return {name: vars(self)[name] for name in ('best', 'state', 'epoch_of_best')}
     def after_fit(self):
         if self.state is not None and not hasattr(self.learn, 'lr_finder'): self.model.load_state_dict(self.state)
 
@@ -174,6 +192,27 @@ class AverageWeights(Callback):
         self.model.load_state_dict(self.average.module.state_dict())
     def after_fit(self): self.average = None
 
+    def kept(self)->dict:
+        "The weights and their average, for `resumable`."
+        return {'raw': self.raw, 'average': self.average.state_dict()}
+
+    def put_back(self,
+        kept:dict, # of `kept`
+    ):
+        "Go on from there."
+        self.raw = kept['raw']
+        self.average.load_state_dict(kept['average'])
+
+# %% ../nbs/51_learner.ipynb #a59495e3
+def body_and_head(
+    model, # a network of the family, or an ensemble of such
+)->list: # lists of parameters: body, head; one list for a network without a head of the family
+    "The parameter groups that learn at rates of their own, and of which `Learner.freeze` leaves the last."
+    groups = [], []
+    for name, weight in model.named_parameters():
+        groups[not {'head', 'join', 'lead_head'}.isdisjoint(name.split('.'))].append(weight)
+    return list(groups) if all(groups) else [list(model.parameters())]
+
 # %% ../nbs/51_learner.ipynb #4a7a60e5
 def ecg_learner(
     dls, # of `ecg_dls`
@@ -190,7 +229,8 @@ def ecg_learner(
 )->Learner:
     """A Learner that trains a network of the family on the windows of `dls` and scores it by recording.
 
-    It uses a CUDA device, in mixed precision, where there is one."""
+    Frozen layers keep all their weights, those of norms too. It uses a CUDA device, in mixed precision, where there is
+    one."""
     seed_everything(seed)
     gpu = torch.cuda.is_available()
     if gpu: dls.to(torch.device('cuda'))
@@ -201,8 +241,8 @@ def ecg_learner(
     if gpu: own.append(MixedPrecision())
     if ema: own.append(AverageWeights(ema))
     if augment: own.append(AugmentBatches(Augment(augment, seed)))
-    return Learner(dls, model, loss_func=loss, opt_func=Adam, wd=wd, metrics=[RecordMetric(macro_auroc)],
-                   cbs=[*own, *cbs])
+    return Learner(dls, model, loss_func=loss, opt_func=Adam, splitter=body_and_head, wd=wd, train_bn=False,
+                   metrics=[RecordMetric(macro_auroc)], cbs=[*own, *cbs])
 
 # %% ../nbs/51_learner.ipynb #a7dd80b7
 @contextmanager
@@ -212,6 +252,31 @@ def _plain_lines(learn, on):
         with learn.no_bar(): yield
     else: yield
 
+# %% ../nbs/51_learner.ipynb #911efbaf
+_WORST = 5. # times the loss of a network that answers one half throughout
+
+def _half_loss(learn):
+    "The validation loss of logits that are all zero."
+    data, device = learn.dls.valid.dataset, next(learn.model.parameters()).device
+    target = data.targets[data.plan.record].to(device)
+    return float(learn.loss_func(torch.zeros(len(target), learn.dls.c, device=device), target))
+
+def _diverged(lr, why):
+    return ECGError(f'training diverged, {why}: give a learning rate far below {lr:g}')
+
+# %% ../nbs/51_learner.ipynb #4a48e464
+class _WatchLoss(Callback):
+    "Stop when the loss is no number any more."
+    def __init__(self, lr): self.lr = lr
+    def after_train(self):
+        if not torch.isfinite(self.loss).all(): raise _diverged(self.lr, 'its loss is not finite')
+
+def _check_loss(learn, best, lr):
+    "Refuse a network whose best epoch is far worse than knowing nothing."
+    loss, half = learn.recorder.values[best.epoch_of_best][1], _half_loss(learn)
+    if loss <= _WORST*half: return
+    raise _diverged(lr, f'with a validation loss of {loss:.3g} where answering 0.5 has {half:.3g}')
+
 # %% ../nbs/51_learner.ipynb #119c4479
 def train_learner(
     learn:Learner, # of `ecg_learner`
@@ -219,13 +284,18 @@ def train_learner(
     lr:float=3e-3, # largest learning rate of the one-cycle schedule
     patience:int|None=None, # stop after so many epochs without a better macro AUROC; None to go on
     csv=None, # file for the table, written anew after each epoch
+    checkpoint=None, # file to go on from, see `ecg_nbdev.resume.resumable`
     show:bool=True, # a progress bar and a table
 )->pd.DataFrame: # one row an epoch: losses and macro AUROC on the validation recordings
-    "Train with the one-cycle schedule (Smith 2018, arXiv:1803.09820); the weights of the best epoch are kept."
-    cbs = [BestEpoch()]
+    """Train with the one-cycle schedule (Smith 2018, arXiv:1803.09820); the weights of the best epoch are kept.
+
+    Raises ECGError for training that diverges."""
+    cbs = [BestEpoch(), _WatchLoss(lr)]
     if patience: cbs.append(EarlyStoppingCallback(monitor='macro_auroc', patience=patience))
     if csv: cbs.append(_WriteHistory(csv))
-    with quiet(learn, not show), _plain_lines(learn, show): learn.fit_one_cycle(epochs, lr, cbs=cbs)
+    with quiet(learn, not show), _plain_lines(learn, show), resumable(learn, checkpoint):
+        learn.fit_one_cycle(epochs, lr, cbs=cbs)
+    _check_loss(learn, cbs[0], lr)
     return training_history(learn)
 
 # %% ../nbs/51_learner.ipynb #c6e3c756

@@ -10,14 +10,21 @@ __all__ = []
 # %% ../nbs/03_parallel.ipynb #6ec1693f
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from itertools import islice
-import ctypes, os, platform, sys, time
+import ctypes, os, platform, signal, sys, time
 
 # %% ../nbs/03_parallel.ipynb #b22b4062
 def _n_workers(n):
     "Processes to start: as many as asked for, else two, or one on a single core."
     return min(2, os.cpu_count() or 1) if n is None else n
+
+# %% ../nbs/03_parallel.ipynb #d7e9d9a7
+def end_with_parent():
+    "What a worker process does first: it leaves Ctrl-C to its parent, and (on Linux) ends with it, however that ends."
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if sys.platform == 'linux': ctypes.CDLL(None).prctl(1, signal.SIGKILL) # PR_SET_PDEATHSIG
 
 # %% ../nbs/03_parallel.ipynb #19d229a3
 def in_order(
@@ -26,7 +33,8 @@ def in_order(
     n_workers:int=None, # processes; None: two, or one on a single core
 ): # generator of the results, in the order of the items
     "Results of a function over many items, from several processes, at most eight per process ahead of the reader."
-    return _from_pool(ProcessPoolExecutor, 8, function, items, _n_workers(n_workers))
+    pool = partial(ProcessPoolExecutor, initializer=end_with_parent)
+    return _from_pool(pool, 8, function, items, _n_workers(n_workers))
 
 def in_threads(
     function, # takes one item, and does most of its work outside of the interpreter

@@ -17,6 +17,8 @@ from fastai.basics import Callback, Learner
 from .data import WindowDataset, make_targets, window_dls
 from .learner import ecg_learner, quiet
 from .losses import create_loss
+from .parallel import end_with_parent
+from .resume import resumable
 from .signal import Preparation
 from .sim.synth import simulate_cohort
 from .store import MemoryStore, join_stores
@@ -43,12 +45,12 @@ class FreshRecordings(Callback):
     ):
         self.make = make
 
-    def before_fit(self): self.maker = ProcessPoolExecutor(1)
+    def before_fit(self): self.maker, self.coming = ProcessPoolExecutor(1, initializer=end_with_parent), None
 
     def before_epoch(self):
         data = self.dls.train.dataset
         if self.epoch:
-            data.store = self.coming.result()
+            data.store = (self.coming or self.maker.submit(self.make, self.epoch)).result()
             data.targets = torch.as_tensor(make_targets(data.store.index))
         if self.epoch+1 < self.n_epoch: self.coming = self.maker.submit(self.make, self.epoch+1)
 
@@ -91,6 +93,7 @@ def pretrain_model(
     stream=None, # number of an epoch → its store of recordings, that another process can call; where not given, simulated anew
     teacher=None, # a network whose probabilities are learned in place of the labels
     model=None, # a network to go on with; a new one where not given
+    checkpoint=None, # file to go on from, see `ecg_nbdev.resume.resumable`
     show:bool=True, # progress bar and table
     **options, # of the network
 )->Learner: # its network holds the averaged weights
@@ -98,11 +101,11 @@ def pretrain_model(
     first = 1000*seed+1  # numbers of cohorts: one an epoch, none shared between seeds
     make = stream or partial(_epoch_store, n=n, first=first, seconds=seconds, fs=fs)
     begin, held = make(0), simulated_store(1000, first+999, seconds, fs)
-    dls = window_dls(_windows(begin, range(len(begin)), seconds), _windows(held, range(1000), seconds), bs, seed)
+    dls = window_dls(_windows(begin, range(len(begin)), seconds), _windows(held, range(len(held)), seconds), bs, seed)
     cbs = [FreshRecordings(make), *([SoftTargets(teacher)] if teacher else [])]
     loss = create_loss('bce', smoothing=0. if teacher else smoothing)
     learn = ecg_learner(dls, arch, loss, seed=seed, ema=ema, augment=augment, model=model, cbs=cbs, **options)
-    with quiet(learn, not show): learn.fit_one_cycle(epochs, lr)
+    with quiet(learn, not show), resumable(learn, checkpoint): learn.fit_one_cycle(epochs, lr)
     return learn
 
 # %% ../nbs/52_pretrain.ipynb #67beca7b

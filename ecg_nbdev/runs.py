@@ -12,10 +12,11 @@ import copy, json, warnings
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from .answers import find_model
-from .bundle import Predictor, save_bundle
+from .bundle import Predictor, load_bundle, save_bundle
 from .calibration import CALIBRATION_METHODS, fit_calibration
 from .cohort import make_folds, scan, split_of_fold
 from .core import CLASSES, CohortError, ECGError, whole_file
@@ -23,13 +24,15 @@ from .data import ecg_dls
 from .decoding import fit_decoder
 from .evaluation import Evaluation, evaluate
 from .fingerprint import Seen, seen_of
+from .folders import RunFolder, digest_of, run_folder
 from .labels import label_states
 from .learner import ecg_learner, train_learner
+from .losses import LOSSES
 from .metrics import UndefinedScore
-from .models import with_new_head
+from .models import MODELS, with_new_head
 from .official import list_weights
 from .parallel import with_bar
-from .predictions import predictions_table, save_predictions
+from .predictions import load_predictions, predictions_table, save_predictions
 from .pretrain import mix_weights, simulated_start
 from .records import read_record, write_record
 from .report import write_report
@@ -101,13 +104,29 @@ def _say(evaluation, out):
     written = sorted(f.name for f in Path(out).iterdir() if f.is_file() and not f.name.startswith('.'))
     print(f'written to {out}: {", ".join(written)}')
 
-# %% ../nbs/83_runs.ipynb #b9da565d
-def _check_names(rule, calibrate, decode):
-    "A misspelt name is found before training, not after."
+# %% ../nbs/83_runs.ipynb #2f561080
+def _check_numbers(fold, lr, seconds, stride, fs, **counts):
+    "Numbers that make no sense are found before anything is read."
+    for name, x in counts.items():
+        if x is not None and not x >= 1: raise ECGError(f'{name} is {x}: give 1 or more')
+    for name, x in {'lr': lr, 'seconds': seconds, 'fs': fs}.items():
+        if x is not None and not 0 < x < np.inf: raise ECGError(f'{name} is {x}: give a number above 0')
+    if stride is not None and not 0 < stride <= seconds:
+        raise ECGError(f'stride is {stride:g}: windows of {seconds:g} s would leave gaps, give up to {seconds:g}')
+    if not 0 <= fold <= 9: raise ECGError(f'there is no fold {fold}: choose 0 to 9')
+
+# %% ../nbs/83_runs.ipynb #fcc5d681
+def _check_names(arch, loss, approach, rule, calibrate, decode):
+    "A misspelt name too."
     threshold_rule(rule)
-    if calibrate not in ('', 'choose', *CALIBRATION_METHODS):
-        raise ECGError(f"no calibration '{calibrate}': write one of choose, {', '.join(CALIBRATION_METHODS)}")
-    if decode not in ('thresholds', 'sets'): raise ECGError(f"no decoding '{decode}': write one of thresholds, sets")
+    named = {
+        'network': (arch, [*MODELS]), 'loss': (loss, [None, *LOSSES]),
+        'approach': (approach, ['thresholds', 'powerset']), 'decoding': (decode, ['thresholds', 'sets']),
+        'calibration': (calibrate, ['', 'choose', *CALIBRATION_METHODS])}
+    for kind, (name, known) in named.items():
+        if name not in known: raise ECGError(f"no {kind} '{name}': write one of {', '.join(filter(None, known))}")
+    if loss and (loss == 'powerset') != (approach == 'powerset'):
+        raise ECGError(f"loss '{loss}' does not fit approach '{approach}': leave it out")
 
 # %% ../nbs/83_runs.ipynb #9a415b60
 def _fit_point(preds, rules, rule, decode):
@@ -130,25 +149,36 @@ def _choose_point(predictor, preds, rule, calibrate, decode):
     return apply_thresholds(preds, predictor.thresholds)
 
 # %% ../nbs/83_runs.ipynb #58bfdd97
+class _Start(NamedTuple):
+    "Where training begins."
+    model:object = None # a network, None for a new one
+    classes:tuple = () # its classes
+    seen:dict = {} # what it was trained on: mark → fingerprint
+
 def _where_from(pretrain, rules, arch, approach, fs):
     "Where training begins: with other classes than the nine at the shipped network, unless told otherwise."
-    if pretrain is not None: return None if pretrain in ('', 'none') else pretrain
+    if pretrain is not None: return None if pretrain in ('', 'none') else str(pretrain)
     usual = (arch, approach, fs) == ('crnn', 'thresholds', 100)
     return 'shipped' if usual and rules.classes != CLASSES else None
 
-def _start(pretrain, arch, approach, seed, seconds, fs, simulated, show):
-    "The network that training goes on from, None for a new one; its classes; what it has seen: mark → fingerprint."
-    if not pretrain: return None, (), {}
-    if approach == 'powerset':
+def _start(pretrain, approach, fs):
+    "The network that training goes on from; none yet for one that is trained on simulated recordings first."
+    if pretrain and approach == 'powerset':
         raise CohortError('--pretrain knows classes and no label sets: train with --approach thresholds')
-    if pretrain == 'synth':
-        return simulated_start(arch, simulated, seed, seconds=seconds, fs=fs, show=show), CLASSES, {}
+    if pretrain in (None, 'synth'): return _Start()
     start = find_model(None if pretrain == 'shipped' else pretrain)
     if start.preparation.fs != fs or start.label_sets:
         kind = ' of label sets' if start.label_sets else ''
         raise CohortError(f'{pretrain}: a model{kind} at {start.preparation.fs:g} Hz: '
                           f'name one of single classes at {fs:g} Hz')
-    return start.model, start.classes, start.about.get('seen', {})
+    return _Start(start.model, start.classes, start.about.get('seen', {}))
+
+# %% ../nbs/83_runs.ipynb #ecb2d6ec
+def _weights_of(model):
+    "A name for its weights; none: ''."
+    return model and digest_of(*(w.detach().cpu().numpy().tobytes() for w in model.state_dict().values()))
+
+def _rows_of(table, *columns): return digest_of(table[list(columns)].to_csv(index=False))
 
 # %% ../nbs/83_runs.ipynb #54e868bd
 def _unseen(split, store, seen, pretrain):
@@ -200,12 +230,12 @@ def _about(name, data_path, split, seen, store, provenance, metrics):
         'per_class': metrics['per_class']}
 
 # %% ../nbs/83_runs.ipynb #1457c7de
-def _first_network(before, known, dls, seed):
+def _first_network(start, classes, seed):
     "A copy of the network to go on with, with a new head where it knows other classes; None for a new one."
-    if before is None or known == dls.classes: return copy.deepcopy(before)
-    print(f'begins at a network that knows {len(known)} classes, with a new head for {len(dls.classes)}; '
+    if start.model is None or start.classes == classes: return copy.deepcopy(start.model)
+    print(f'begins at a network that knows {len(start.classes)} classes, with a new head for {len(classes)}; '
           '--pretrain none: a new network')
-    return with_new_head(before, len(dls.classes), seed)
+    return with_new_head(start.model, len(classes), seed)
 
 # %% ../nbs/83_runs.ipynb #f4418ef9
 def train_run(
@@ -230,37 +260,82 @@ def train_run(
     calibrate:str='', # 'choose' or a name of `ecg_nbdev.calibration.CALIBRATION_METHODS`; '' for not at all
     decode:str='thresholds', # a threshold per class, or 'sets': the likeliest label set
     how:str='mean', # how windows are stitched
+    resume:bool=False, # go on with the run that `out` holds; start one where it holds none
     show:bool=True, # progress bars
 )->Evaluation: # of the test fold
     """Train on a folder, choose thresholds on the validation fold, score the test fold, save everything.
 
-    Raises CohortError where the folder holds too few labelled recordings, ECGError for a misspelt name."""
-    _check_names(rule, calibrate, decode)
+    A run that was killed goes on with `resume` from its last finished epoch, to the same result.
+    Raises CohortError where the folder holds too few labelled recordings, ECGError for options that make no sense, for
+    training that diverges, and where `out` holds another run."""
+    options = {name: x for name, x in locals().items() if name not in ('data_path', 'out', 'resume', 'show')}
+    _check_numbers(fold, lr, seconds, stride, fs, epochs=epochs, bs=bs, patience=patience, simulated=simulated)
+    _check_names(arch, loss, approach, rule, calibrate, decode)
     rules = label_rules(classes or CLASSES)
-    pretrain = _where_from(pretrain, rules, arch, approach, fs)
-    out, cohort, prepare = Path(out), _cohort(data_path, rules), Preparation(fs=fs)
-    store = build_store(_labelled(cohort, data_path), out/'store', prepare, progress=show)
-    before, known, seen = _start(pretrain, arch, approach, seed, seconds, fs, simulated, show)
-    split = _unseen(split_of_fold(_folds(store.index), fold), store, seen, pretrain)
-    dls = ecg_dls(store, split, seconds, stride, bs, approach, rules.classes, jitter=seconds/4, seed=seed)
-    learn = ecg_learner(dls, arch, loss, seed=seed, model=_first_network(before, known, dls, seed))
-    tuned = known == dls.classes
-    train_learner(learn, epochs, lr or (5e-4 if tuned else 3e-3), patience, csv=out/'history.csv', show=show)
-    if tuned: mix_weights(before, learn.model)
-    predictor = Predictor(learn.model, prepare, seconds, stride, how, dls.classes, label_sets=dls.label_sets,
-                          rules=rules if classes else None)
-    provenance = {'data': str(data_path), 'arch': learn.model.config['arch'], 'seed': seed, 'fold': fold,
-                  'approach': approach, 'epochs': epochs, **({'pretrain': str(pretrain)} if pretrain else {}),
-                  **({'classes': rules.name} if classes else {}), **_patients(cohort)}
-    choices, name = (rule, calibrate, decode), f'{arch}, {approach}'
-    return _finish(predictor, store, split, provenance, cohort, seen, out, choices, name)
+    options |= {'pretrain': _where_from(pretrain, rules, arch, approach, fs), 'classes': classes and rules.name}
+    start = _start(options['pretrain'], approach, fs)
+    with run_folder(out, {**options, 'start': _weights_of(start.model)}, resume) as run:
+        return _train(run, data_path, rules, start, options, show)
+
+# %% ../nbs/83_runs.ipynb #2bc38fac
+def _train(run:RunFolder, data_path, rules, start, o, show):
+    "From the scan to the scores; `o` are the options of `train_run`."
+    cohort, prepare = _cohort(data_path, rules), Preparation(fs=o['fs'])
+    labelled = _labelled(cohort, data_path)
+    facts = {'recordings': _rows_of(labelled, 'id', 'patient', 'fs', 'n_samples', 'labels', 'unknown')}
+    run.check(**facts) # before another store takes the place of this run's
+    store = build_store(labelled, run.path/'store', prepare, progress=show)
+    split = _unseen(split_of_fold(_folds(store.index), o['fold']), store, start.seen, o['pretrain'])
+    run.begin(**facts, signals=_rows_of(store.index, 'id', 'mark', 'crc'))
+    if run.finished: return _again(run)
+    model, dls = _trained(run, store, split, rules, start, o, show)
+    predictor = Predictor(model, prepare, o['seconds'], o['stride'], o['how'], dls.classes, label_sets=dls.label_sets,
+                          rules=rules if o['classes'] else None)
+    provenance = {'data': str(data_path), 'arch': model.config['arch'],
+                  **{name: o[name] for name in ('seed', 'fold', 'approach', 'epochs')},
+                  **{name: o[name] for name in ('pretrain', 'classes') if o[name]}, **_patients(cohort)}
+    choices, name = (o['rule'], o['calibrate'], o['decode']), f'{model.config["arch"]}, {o["approach"]}'
+    evaluation = _finish(predictor, store, split, provenance, cohort, start.seen, run.path, choices, name)
+    run.finish()
+    _say(evaluation, run.path)
+    return evaluation
+
+# %% ../nbs/83_runs.ipynb #64a64fbc
+def _trained(run:RunFolder, store, split, rules, start, o, show):
+    "The trained network and the loaders it was trained with; `o` are the options of `train_run`."
+    if o['pretrain'] == 'synth':
+        start = _Start(simulated_start(o['arch'], o['simulated'], o['seed'], seconds=o['seconds'], fs=o['fs'],
+                                       checkpoint=run.state('pretraining'), show=show), CLASSES)
+    seconds, seed = o['seconds'], o['seed']
+    dls = ecg_dls(store, split, seconds, o['stride'], o['bs'], o['approach'], rules.classes, seconds/4, seed)
+    learn = ecg_learner(dls, o['arch'], o['loss'], seed=seed, model=_first_network(start, dls.classes, seed))
+    tuned = start.classes == dls.classes
+    lr = o['lr'] or (5e-4 if tuned else 3e-3)
+    try:
+        train_learner(learn, o['epochs'], lr, o['patience'], csv=run.path/'history.csv',
+                      checkpoint=run.state('training'), show=show)
+    except ECGError: # it would end so again
+        run.forget()
+        raise
+    if tuned: mix_weights(start.model, learn.model)
+    return learn.model, dls
+
+# %% ../nbs/83_runs.ipynb #8b28ea1e
+def _again(run):
+    "The scores of a finished run, said once more."
+    predictor, preds = load_bundle(run.path), load_predictions(run.path/'predictions.parquet')
+    with _quiet():
+        evaluation = evaluate(preds, predictor.thresholds, n_skipped=len(pd.read_csv(run.path/'skipped.csv')),
+                              weights=list_weights(predictor.rules or label_rules()))
+    _say(evaluation, run.path)
+    return evaluation
 
 # %% ../nbs/83_runs.ipynb #2f291499
 def _finish(predictor, store, split, provenance, cohort, seen, out, choices, name):
     "Choose an operating point, score all three parts, write the model folder; returns the test part's `Evaluation`."
     preds = _choose_point(predictor, predictor.predictions(store, split, provenance), *choices)
     skipped = pd.concat([cohort.skipped, store.skipped], ignore_index=True)
-    weights = predictor.rules and list_weights(predictor.rules)
+    weights = list_weights(predictor.rules or label_rules())
     _say_few(preds)
     with _quiet():
         evaluation = evaluate(preds, predictor.thresholds, n_skipped=len(skipped), weights=weights)
@@ -270,7 +345,6 @@ def _finish(predictor, store, split, provenance, cohort, seen, out, choices, nam
     _write_table(cohort.table, out/'cohort.csv')
     _write_scores(out, preds, metrics, skipped)
     save_bundle(predictor, out)
-    _say(evaluation, out)
     return evaluation
 
 # %% ../nbs/83_runs.ipynb #82921131

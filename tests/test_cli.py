@@ -194,7 +194,8 @@ def test_a_failed_run_leaves_the_earlier_model_alone(trained, tmp_path):
     root, _ = trained
     before = (root/'model'/'model.safetensors').read_bytes()
     (tmp_path/'empty').mkdir()
-    assert 'empty' in one_line(run('ecg-train', '--data-path', tmp_path/'empty', '--out', root/'model', status=1))
+    said = one_line(run('ecg-train', '--data-path', tmp_path/'empty', '--out', root/'model', status=1))
+    assert str(root/'model') in said and 'finished run' in said
     assert (root/'model'/'model.safetensors').read_bytes() == before
 
 
@@ -274,6 +275,22 @@ def test_training_goes_on_from_the_shipped_model(tmp_path):
     assert 'macro AUROC' in done.stdout
     answers = json.loads(run('ecg-predict', tmp_path/'data'/'S00001.hea', '--model', tmp_path/'model').stdout)
     assert set(answers[0]['probabilities']) == set(CLASSES)
+
+
+@needs_data
+def test_recordings_the_shipped_model_has_seen_train_and_never_judge(tmp_path):
+    "A real data set beside simulated recordings; and alone, where nothing is left to judge by."
+    real = Path(ECG_DATA)/'ptbxl'
+    run('ecg-synth', tmp_path/'data'/'simulated', '--n', 40, '--seed', 5)
+    shutil.copytree(real, tmp_path/'data'/'real')
+    known = {f.stem for f in (tmp_path/'data'/'real').rglob('*.hea')}
+    tuned = ('--pretrain', 'shipped', '--epochs', 1)
+    run('ecg-train', '--data-path', tmp_path/'data', '--out', tmp_path/'model', *tuned)
+    role = pd.read_csv(tmp_path/'model'/'predictions.csv', index_col='record').role
+    held = role.index.isin(known)
+    assert held.sum() > 10 and set(role[held]) == {'train'} and {'valid', 'test'} <= set(role[~held])
+    said = one_line(run('ecg-train', '--data-path', real, '--out', tmp_path/'alone', *tuned, status=1))
+    assert 'shipped has been trained on' in said and 'name another --fold' in said
 
 
 def test_label_sets_can_answer_and_are_saved(tmp_path):
