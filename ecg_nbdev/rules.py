@@ -186,7 +186,8 @@ def _read_column(path, column):
     classes = sorted({label.rstrip('?') for row in rows for label in _split(row[column])}-{'none'})
     if not classes: raise CohortError(f'{path}: its column {column} is empty: name one that holds labels')
     _check_list(path, [{'class': name} for name in classes])
-    return _own_rules(dict.fromkeys(classes, ()), name=f'{Path(path).name}:{column}', alone=(), told=told)
+    alone = () if any(len(_split(row[column])) > 1 for row in rows) else tuple(classes)
+    return _own_rules(dict.fromkeys(classes, ()), name=f'{Path(path).name}:{column}', alone=alone, told=told)
 
 # %% ../nbs/00e_rules.ipynb #8885ff03
 def _read_classes(what):
