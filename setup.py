@@ -22,7 +22,7 @@ setup(
     long_description=readme.read_text(encoding="utf-8") if readme.exists() else cfg["description"],
     long_description_content_type="text/markdown",
     packages=find_packages(include=["ecg_nbdev", "ecg_nbdev.*"]),
-    package_data={"ecg_nbdev": ["data/*", "data/**/*"]},
+    package_data={"ecg_nbdev": ["py.typed", "data/*", "data/**/*"]},
     install_requires=cfg["requirements"].split(),
     extras_require=extras,
     entry_points={"console_scripts": cfg["console_scripts"].split(), "nbdev": [f"{cfg['lib_name']}={cfg['lib_name']}._modidx:d"]},

@@ -48,9 +48,12 @@ from .widget import *
 from .explain import *
 from .bundle import *
 from .export import *
+from .saving import *
 from .fetch import *
 from .answers import *
 from .runs import *
 from .record_report import *
 from .stream import *
 from .holter import *
+from .classifier import *
+from .hub import *

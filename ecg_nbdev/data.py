@@ -8,20 +8,29 @@ Docs: https://ecg-nbdev.github.io/ecg_nbdev/data.html.md"""
 __all__ = ['WindowDataset', 'WindowDL', 'make_targets', 'window_dls', 'ecg_dls']
 
 # %% ../nbs/30_data.ipynb #a1a194db
+from copy import copy
 import numpy as np
 import torch
 from fastai.basics import DataLoaders, TfmdDL
-from fastcore.basics import chunked
+from fastcore.basics import chunked, detuplify
 from .core import CLASSES, CohortError
 from .labels import LabelSets, label_states, multi_hot
+from .signal import Preparation
+from .store import MemoryStore
 from .windows import WindowPlan, enough_samples, plan_windows
 
 # %% ../nbs/30_data.ipynb #65f89bb8
 def _with_samples(store, rows, size, stride):
-    "Which of the recordings `rows` have windows with enough samples (rows,), and which of their windows have (windows,)."
+    "Which of the recordings `rows` have windows with enough samples, (rows,), and which of these, (windows,)."
     held = [enough_samples(x, plan_windows(x.shape[1], size, stride), size) for x in map(store.signal, rows)]
     some = np.array([h.any() for h in held], bool)
     return some, np.concatenate([np.zeros(0, bool), *(h for h, on in zip(held, some) if on)])
+
+# %% ../nbs/30_data.ipynb #4f6815a7
+class _ByNumber:
+    "Windows picked by number, the way fastai's `Interpretation` asks a table of items for some of them."
+    def __init__(self, data): self.iloc, self.data = self, data
+    def __getitem__(self, windows): return self.data.take(windows)
 
 # %% ../nbs/30_data.ipynb #00d36e59
 class WindowDataset:
@@ -39,7 +48,8 @@ class WindowDataset:
         some, held = _with_samples(store, rows, size, stride)
         self.store, self.rows, self.targets = store, np.asarray(rows)[some], torch.as_tensor(targets)[some]
         self.stride, self.jitter = stride, jitter
-        if not len(self.rows): raise CohortError('no recording to take windows from: check the labels and the split')
+        if len(store) and not len(self.rows):
+            raise CohortError('no recording to take windows from: check the labels and the split')
         self.plan = WindowPlan.of(store.index.n_samples.to_numpy()[self.rows], size, stride).take(held)
         self.rng = np.random.default_rng(0)
 
@@ -58,9 +68,33 @@ class WindowDataset:
         x = self.store.gather(self.rows[record], start, self.plan.size)
         return torch.from_numpy(x), self.targets[record]
 
+    def take(self,
+        windows, # (windows,) numbers or a mask
+    )->'WindowDataset':
+        "Some of the windows, unmoved, of the recordings that these are from."
+        some, plan = copy(self), self.plan.take(np.asarray(windows))
+        here, record = np.unique(plan.record, return_inverse=True)
+        some.rows, some.targets, some.jitter = self.rows[here], self.targets[here], 0
+        some.plan = WindowPlan(record, plan.start, plan.size, plan.lengths[here])
+        return some
+
+    @property
+    def items(self): return _ByNumber(self)
+
+# %% ../nbs/30_data.ipynb #df85d29e
+def _windows_of(records, like):
+    "Windows of new recordings, prepared and cut as those of a data set, with unknown targets."
+    store = like.store
+    prepare = Preparation(**store.meta['preparation']) if hasattr(store, 'meta') else store.prepare
+    held = MemoryStore(records, store.fs, prepare)
+    blank = torch.full((len(held), *like.targets.shape[1:]), -1 if like.targets.ndim == 1 else torch.nan)
+    return WindowDataset(held, np.arange(len(held)), blank.to(like.targets.dtype), like.plan.size, like.stride)
+
 # %% ../nbs/30_data.ipynb #52d883a8
 class WindowDL(TfmdDL):
     "Batches of windows; `show_batch` draws them as ECGs titled with their labels."
+    _n_inp, _types = 1, {tuple: [torch.Tensor]*2} # one input, one target: fastai need not try a batch to find out
+
     def __init__(self,
         dataset, # `WindowDataset`
         bs:int=64, # windows in a batch
@@ -72,7 +106,9 @@ class WindowDL(TfmdDL):
         super().__init__(dataset, bs=bs, shuffle=shuffle, num_workers=0, **kwargs)
         self.names = names
 
-    def new(self, dataset=None, cls=None, **kwargs): return super().new(dataset, cls, **{'names': self.names, **kwargs})
+    def new(self, dataset=None, cls=None, **kwargs):
+        if not (dataset is None or isinstance(dataset, WindowDataset)): dataset = _windows_of(dataset, self.dataset)
+        return super().new(dataset, cls, **{'names': self.names, **kwargs})
 
     def create_batches(self, samps):
         for idxs in chunked(samps, self.bs, self.drop_last): yield self.dataset.batch(idxs)
@@ -96,16 +132,20 @@ class WindowDL(TfmdDL):
 
     def show_results(self,
         b, # a batch
-        out:torch.Tensor, # (windows, outputs) logits
+        said:torch.Tensor, # (windows, outputs) bool, or (windows,) numbers of label sets
         max_n:int=6, # windows at most
         **kwargs, # of `plot_batch`
     ):
-        "Draw windows titled with what they are and what the model says of them, from its logits `out`."
+        "Draw windows titled with what they are and what the model says of them."
         from ecg_nbdev.plots import plot_batch
         x, y = b
-        said = (out > 0).float() if y.ndim == 2 else out.argmax(-1)
-        titles = [f'{true} → {says}' for true, says in zip(self.titles(y[:max_n]), self.titles(said[:max_n]))]
+        said = detuplify(said)[:max_n]
+        titles = [f'{true} → {says}' for true, says in zip(self.titles(y[:max_n]), self.titles(said))]
         return plot_batch(np.asarray(x[:max_n].cpu()), titles, fs=self.dataset.store.fs, **kwargs)
+
+    def _pre_show_batch(self, b, max_n=9):
+        raise NotImplementedError('single windows are not drawn by their losses: '
+                                  'use ECGInterpretation.from_learner(learn).plot_top_losses(), which draws recordings')
 
 # %% ../nbs/30_data.ipynb #f0ac6e62
 def make_targets(

@@ -6,7 +6,7 @@ Docs: https://ecg-nbdev.github.io/ecg_nbdev/learner.html.md"""
 
 # %% auto #0
 __all__ = ['predict_records', 'RecordMetric', 'AugmentBatches', 'BestEpoch', 'AverageWeights', 'ecg_learner', 'train_learner',
-           'training_history']
+           'training_history', 'LogEpochs']
 
 # %% ../nbs/51_learner.ipynb #feabc50c
 import copy, random, sys, warnings
@@ -99,7 +99,7 @@ class RecordMetric(Metric):
     ):
         self.func, self._name, self.how = func, name or func.__name__, how
 
-    def reset(self): self.logits = []
+    def reset(self): self.logits, self.data = [], None
     def accumulate(self, learn):
         self.logits.append(learn.pred.detach().float().cpu())
         self.data, self.dls = getattr(learn.dl, 'dataset', None), learn.dls
@@ -213,6 +213,18 @@ def body_and_head(
         groups[not {'head', 'join', 'lead_head'}.isdisjoint(name.split('.'))].append(weight)
     return list(groups) if all(groups) else [list(model.parameters())]
 
+# %% ../nbs/51_learner.ipynb #e340ec3b
+class ECGLearner(Learner):
+    "A fastai Learner of ECG windows; `ecg_nbdev.saving` gives it `predict`, `export` and a safe `load_learner`."
+    thresholds = None # operating point of `predict`, ½ for each class where none is set
+    calibration = None # a `Calibration`, which thresholds lie behind
+
+    def add_cb(self,
+        cb, # a `Callback`; mixed precision is not added twice
+    ):
+        twice = isinstance(cb, MixedPrecision) and any(isinstance(had, MixedPrecision) for had in self.cbs)
+        return self if twice else super().add_cb(cb)
+
 # %% ../nbs/51_learner.ipynb #4a7a60e5
 def ecg_learner(
     dls, # of `ecg_dls`
@@ -226,7 +238,7 @@ def ecg_learner(
     model=None, # a network to go on with instead of a new one
     cbs=(), # more callbacks
     **options, # of the architecture
-)->Learner:
+)->ECGLearner:
     """A Learner that trains a network of the family on the windows of `dls` and scores it by recording.
 
     Frozen layers keep all their weights, those of norms too. It uses a CUDA device, in mixed precision, where there is
@@ -241,8 +253,8 @@ def ecg_learner(
     if gpu: own.append(MixedPrecision())
     if ema: own.append(AverageWeights(ema))
     if augment: own.append(AugmentBatches(Augment(augment, seed)))
-    return Learner(dls, model, loss_func=loss, opt_func=Adam, splitter=body_and_head, wd=wd, train_bn=False,
-                   metrics=[RecordMetric(macro_auroc)], cbs=[*own, *cbs])
+    return ECGLearner(dls, model, loss_func=loss, opt_func=Adam, splitter=body_and_head, wd=wd, train_bn=False,
+                      metrics=[RecordMetric(macro_auroc)], cbs=[*own, *cbs])
 
 # %% ../nbs/51_learner.ipynb #a7dd80b7
 @contextmanager
@@ -313,3 +325,14 @@ class _WriteHistory(Callback):
     def __init__(self, path): self.path = path
     def after_epoch(self):
         with whole_file(self.path) as f: training_history(self.learn).to_csv(f, index=False)
+
+# %% ../nbs/51_learner.ipynb #44e9e956
+class LogEpochs(Callback):
+    "Hand each epoch's row of the table to a tracker."
+    order = 55
+    def __init__(self,
+        log, # called with the row, {column: number}, and `step=` the epoch
+    ): self.log = log
+    def after_epoch(self):
+        epoch, *row = training_history(self.learn).iloc[-1].items()
+        self.log({name: float(value) for name, value in row}, step=int(epoch[1]))

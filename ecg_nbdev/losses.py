@@ -21,13 +21,20 @@ def smoothed(
     return target*(1-smoothing)+smoothing/2
 
 # %% ../nbs/41_losses.ipynb #b3e5a97c
-def _mean_of_known(loss, target):
-    "Mean of a loss (windows, classes) over the targets that are known."
-    known = ~target.isnan()
-    return torch.where(known, loss, 0).sum()/known.sum().clamp(min=1)
+def _mean_of_known(loss, target, reduction='mean'):
+    "Mean of a loss (windows, classes) over the targets that are known; with 'none', of each window."
+    known, dim = ~target.isnan(), 1 if reduction == 'none' else None
+    return torch.where(known, loss, 0).sum(dim)/known.sum(dim).clamp(min=1)
+
+# %% ../nbs/41_losses.ipynb #65863fb3
+class _Sigmoid(nn.Module):
+    "What fastai asks a loss of sigmoid outputs for."
+    reduction = 'mean' # or 'none', for a loss a window
+    def activation(self, logits): return torch.sigmoid(logits)
+    def decodes(self, prob): return prob > .5
 
 # %% ../nbs/41_losses.ipynb #a6b98763
-class BCE(nn.Module):
+class BCE(_Sigmoid):
     "Binary cross-entropy a class."
     def __init__(self,
         weight=None, # (classes,) weight of positives, None for 1
@@ -44,7 +51,7 @@ class BCE(nn.Module):
     )->torch.Tensor: # the mean loss
         aim = smoothed(target.float().nan_to_num(), self.smoothing)
         loss = F.binary_cross_entropy_with_logits(logits, aim, pos_weight=self.weight, reduction='none')
-        return _mean_of_known(loss, target)
+        return _mean_of_known(loss, target, self.reduction)
 
 # %% ../nbs/41_losses.ipynb #112b07e8
 def positive_weight(
@@ -59,7 +66,7 @@ def positive_weight(
     return (negative.clamp(min=1)/positive).pow(power).clamp(max=cap)
 
 # %% ../nbs/41_losses.ipynb #ac108692
-class Focal(nn.Module):
+class Focal(_Sigmoid):
     "Focal loss of sigmoid outputs."
     def __init__(self,
         gamma:float=2., # how fast easy targets fade
@@ -78,10 +85,10 @@ class Focal(nn.Module):
         surprise = (p*(1-aim)+(1-p)*aim)**self.gamma
         loss = F.binary_cross_entropy_with_logits(logits, aim, reduction='none')*surprise
         if self.alpha is not None: loss = loss*(self.alpha*aim+(1-self.alpha)*(1-aim))
-        return _mean_of_known(loss, target)
+        return _mean_of_known(loss, target, self.reduction)
 
 # %% ../nbs/41_losses.ipynb #7e42d6fb
-class Asymmetric(nn.Module):
+class Asymmetric(_Sigmoid):
     "Asymmetric loss of sigmoid outputs."
     def __init__(self,
         gamma_neg:float=4., # how fast easy negatives fade
@@ -101,11 +108,19 @@ class Asymmetric(nn.Module):
         shifted = (p-self.margin).clamp(min=0)
         positive = aim*F.logsigmoid(logits)*(1-p)**self.gamma_pos
         negative = (1-aim)*torch.log1p(-shifted.clamp(max=1-1e-6))*shifted**self.gamma_neg
-        return _mean_of_known(-(positive+negative), target)
+        return _mean_of_known(-(positive+negative), target, self.reduction)
 
 # %% ../nbs/41_losses.ipynb #a7783f58
 class PowersetCE(nn.Module):
     "Cross-entropy over label sets."
+    reduction = 'mean' # or 'none', for a loss a window
+    activation = nn.Softmax(-1)
+
+    def decodes(self,
+        prob:torch.Tensor, # (windows, sets)
+    )->torch.Tensor: # (windows,)
+        "The number of the likeliest set."
+        return prob.argmax(-1)
     def __init__(self,
         smoothing:float=0., # share of the target spread over all sets
     ):
@@ -118,7 +133,7 @@ class PowersetCE(nn.Module):
     )->torch.Tensor: # the mean loss
         seen = target >= 0
         loss = F.cross_entropy(logits, target.clamp(min=0).long(), label_smoothing=self.smoothing, reduction='none')
-        return (loss*seen).sum()/seen.sum().clamp(min=1)
+        return loss*seen if self.reduction == 'none' else (loss*seen).sum()/seen.sum().clamp(min=1)
 
 # %% ../nbs/41_losses.ipynb #9de5b7dd
 class DeepSupervision(nn.Module):
@@ -129,6 +144,15 @@ class DeepSupervision(nn.Module):
     ):
         super().__init__()
         self.loss, self.share = loss, share
+        self.activation, self.decodes = loss.activation, loss.decodes
+
+    @property
+    def reduction(self): return self.loss.reduction
+
+    @reduction.setter
+    def reduction(self,
+        how:str, # 'mean', or 'none' for a loss a window
+    ): self.loss.reduction = how
 
     def forward(self,
         output, # (windows, classes) logits, or these with (windows, 12, classes) logits of each lead

@@ -178,12 +178,13 @@ refused(Path(out).parent/'wild', epochs=1)
 def test_a_folder_never_holds_two_runs(root, tables):
     shutil.copytree(root/'whole', root/'held')
     before = {f: f.read_bytes() for f in (root/'held').rglob('*') if f.is_file()}
-    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', REFUSED, *map(str, (root/'data', root/'held', root/'other'))],
-                          capture_output=True, text=True, env=ENV)
+    folders = [root/name for name in ('data', 'held', 'other')]
+    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', REFUSED, *folders], capture_output=True, text=True, env=ENV)
     assert done.returncode == 0, done.stderr
     said = [line for line in done.stdout.splitlines() if str(root) in line or '/proc' in line or 'training' in line]
-    for why in ('finished run: name another folder', 'epochs 3, not 4', 'another run (recordings', 'another run is writing',
-                'unfinished run: go on with --resume', "another run (code", "below: can't be written", "/proc/nowhere: can't be written", 'training diverged'):
+    for why in ('finished run: name another folder', 'epochs 3, not 4', 'another run (recordings',
+                'another run is writing', 'unfinished run: go on with --resume', "another run (code",
+                "below: can't be written", "/proc/nowhere: can't be written", 'training diverged'):
         assert sum(why in line for line in said) == 1, (why, done.stdout)
     assert 'False False' in done.stdout and done.stdout.strip().endswith('done')
     assert all(f.read_bytes() == data for f, data in before.items())
