@@ -307,14 +307,26 @@ def ecg_export(
     print(f'written: {export_onnx(find_model(None if model == "shipped" else model), file)}')
 
 # %% ../nbs/90_cli.ipynb #e3fece3d
-def _page_server(port=0):
-    "A server on this machine alone of the page that ships with the package and its samples; port 0: any free one."
+def _write_page_model(model, folder):
+    "The network and the facts that the page reads, in a folder."
+    from ecg_nbdev.answers import find_model
+    from ecg_nbdev.export import export_onnx, page_facts
+    predictor = find_model(model)
+    (folder/'model.json').write_text(json.dumps(page_facts(predictor), ensure_ascii=False), encoding='utf-8')
+    export_onnx(predictor, folder/'model.onnx')
+
+def _page_server(port=0, own=None):
+    """A server on this machine alone of the page that ships with the package and its samples; port 0: any free one.
+
+    Where `own` names a folder, model.json and model.onnx come from there."""
     from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
     from importlib.resources import files
     class Handler(SimpleHTTPRequestHandler):
         # a system's own table may say otherwise, and then no browser runs it
         extensions_map = SimpleHTTPRequestHandler.extensions_map | dict.fromkeys(('.js', '.mjs'), 'text/javascript')
         def translate_path(self, path):
+            name = path.split('?')[0].strip('/')
+            if own and name in ('model.json', 'model.onnx'): return str(Path(own)/name)
             return super().translate_path(path if path.startswith('/samples/') else f'/try{path}')
         def log_message(self, *args): pass
     data = str(files('ecg_nbdev')/'data')
@@ -324,12 +336,15 @@ def _page_server(port=0):
 @call_parse
 @_one_line_errors
 def ecg_try(
+    model:str=None, # model folder; the shipped model where not given
     port:int=0, # of the page's address; any free one where not given
     no_browser:bool=False, # only print the address
 ):
-    "Open the page that shows a recording and what the shipped model says of it; Ctrl-C ends it."
-    import webbrowser
-    try: server = _page_server(port)
+    "Open the page that shows a recording and what a model says of it; Ctrl-C ends it."
+    import tempfile, webbrowser
+    own = tempfile.TemporaryDirectory() if model else None
+    if own: _write_page_model(model, Path(own.name))
+    try: server = _page_server(port, own and own.name)
     except (OSError, OverflowError) as e:
         raise ECGError(f'port {port} can\'t be used ({e}): give another one') from None
     with server:

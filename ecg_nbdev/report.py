@@ -16,7 +16,7 @@ from pathlib import Path
 import json, platform, re
 import numpy as np
 import pandas as pd
-from .core import CLASS_TITLES, Record, whole_file
+from .core import CLASS_TITLES, CLASSES, Record, whole_file
 from .evaluation import Evaluation
 from .official import CPSC_GROUPS
 from .plots import PAPERS, plot_ecg
@@ -167,7 +167,8 @@ def _shown(evaluation):
     "All that the template shows of an evaluation."
     part, thresholds = evaluation.part, evaluation.thresholds
     movable, data = isinstance(thresholds, Thresholds), _page_data(evaluation)
-    cards = [{'name': r.Index, 'title': _TITLES[r.Index], **r._asdict()} for r in evaluation.intervals.itertuples()]
+    cards = [{'name': r.Index, 'title': _TITLES[r.Index], **r._asdict()} for r in evaluation.intervals.itertuples()
+             if r.Index != 'cpsc2018_f1' or part.classes == CLASSES]
     scores = [(name.replace('_', ' '), value) for name, value in evaluation.scores.items()]
     why = {'are not labelled with any of the classes': evaluation.left_out['without one of the classes'],
            'were seen in training or validation': evaluation.left_out['of another role']}

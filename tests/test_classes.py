@@ -1,6 +1,8 @@
 "Any class list, as a user has it: read, trained on, evaluated, answered, exported; and the lists that come with the package."
 import csv, json, os, re, shutil, subprocess, sys
 from pathlib import Path
+from threading import Thread
+from urllib.request import urlopen
 
 import numpy as np
 import pandas as pd
@@ -8,6 +10,7 @@ import pytest
 
 from ecg_nbdev.bundle import load_bundle
 from ecg_nbdev.cohort import scan
+from ecg_nbdev.cli import _page_server, _write_page_model
 from ecg_nbdev.core import CLASSES, CohortError
 from ecg_nbdev.export import load_onnx
 from ecg_nbdev.official import list_weights
@@ -142,6 +145,12 @@ def test_a_user_trains_evaluates_predicts_and_exports_with_classes_of_ones_own(d
     run('ecg-export', data/'model', data/'model.onnx')
     exported, model = load_onnx(data/'model.onnx'), load_bundle(data/'model')
     assert exported.rules == model.rules == label_rules(str(data/'mine.csv'))
+    _write_page_model(data/'model', data)
+    with _page_server(own=data) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        page = json.load(urlopen(f'http://127.0.0.1:{server.server_port}/model.json'))
+        server.shutdown()
+    assert page['classes'] == names and page['titles']['paced'] == 'paced by a machine'
     one, two = (predictor.predict(asked)[names].to_numpy() for predictor in (exported, model))
     assert np.abs(one-two).max() < 1e-3
 
