@@ -19,7 +19,7 @@ import pandas as pd
 from fastcore.basics import patch
 from .calibration import Calibration
 from .cohort import Cohort, find_records
-from .core import CLASSES, LEADS, BundleError, CohortError, Record, RecordError, whole_file
+from .core import CLASSES, CLASS_TITLES, LEADS, BundleError, CohortError, Record, RecordError, whole_file
 from .decoding import SetDecoder, operating_point
 from .engines import OnnxNetwork, bytes_digest, onnx_session, weights_of, window_logits
 from .fingerprint import Seen
@@ -29,6 +29,7 @@ from .parallel import with_bar
 from .predictions import Predictions
 from .quality import check_quality
 from .records import prepare_record, read_record
+from .rules import LabelRules
 from .signal import Preparation
 from .thresholds import Thresholds
 from .windows import cut_windows, enough_samples, plan_windows, stitch
@@ -58,6 +59,7 @@ class Predictor:
     label_sets:LabelSets|None=None # of a powerset model
     calibration:Calibration|None=None # fitted on validation recordings; thresholds are chosen behind it
     about:dict=field(default_factory=dict) # what it was trained on (`seen`: mark → fingerprint), how it scored
+    rules:LabelRules|None=None # what codes say of its classes, where they are not the nine
 
     def windows(self,
         x:np.ndarray, # (12, n) mV, prepared, of any length
@@ -67,6 +69,11 @@ class Predictor:
         stride = None if self.stride is None else round(self.stride*self.preparation.fs)
         starts = plan_windows(x.shape[1], size, stride)
         return cut_windows(x, starts[enough_samples(x, starts, size)], size)
+
+    @property
+    def titles(self)->dict:
+        "Class → what it means, in words, where somebody has said it."
+        return {**CLASS_TITLES, **(self.rules.titles if self.rules else {})}
 
     @property
     def seen(self)->Seen:
@@ -299,7 +306,7 @@ def model_card(
         scores=_markdown_table(scores) if len(scores) else 'Not scored yet.')
 
 # %% ../nbs/80_bundle.ipynb #71367d4c
-FORMAT = 1
+FORMAT = 2
 
 def to_config(
     predictor:Predictor,
@@ -309,6 +316,7 @@ def to_config(
     versions = {name: version(name) for name in ('ecg_nbdev', 'torch', 'numpy')}
     return {
         'format': FORMAT, 'model': p.model.config, 'leads': list(LEADS), 'classes': list(p.classes),
+        'rules': p.rules and p.rules.to_dict(),
         'preparation': p.preparation.to_dict(),
         'window': {'seconds': p.seconds, 'stride': p.stride, 'stitch': p.how},
         'thresholds': p.thresholds and p.thresholds.to_dict(), 'label_sets': p.label_sets and p.label_sets.sets,
@@ -325,6 +333,7 @@ def from_config(
     return Predictor(
         model, Preparation(**c['preparation']), window['seconds'], window['stride'],
         how=how if isinstance(how, str) else tuple(how), classes=classes, about=c['about'],
+        rules=LabelRules.from_dict(c['rules']) if c.get('rules') else None,
         label_sets=LabelSets(c['label_sets'], classes) if c['label_sets'] else None,
         calibration=Calibration.from_dict(c['calibration']) if c.get('calibration') else None,
         thresholds=operating_point(c['thresholds']) if c['thresholds'] else None)

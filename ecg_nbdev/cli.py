@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated
 import csv, json, os, shlex, signal, sys, threading
 from fastcore.script import CliError, call_parse
-from .core import CLASS_TITLES, ECGError
+from .core import ECGError
 
 # %% ../nbs/90_cli.ipynb #d7a071ec
 def _one_line_errors(f):
@@ -65,7 +65,8 @@ def ecg_train(
     fold:int=0, # the fold that is scored, 0 to 9; the next one chooses epoch and thresholds
     seed:int=0, # of everything random
     approach:Annotated[str, 'a threshold per class, or a class per label set', {'choices': _APPROACHES}]='thresholds',
-    pretrain:str=None, # synth: train on simulated recordings first; shipped, or a model folder: go on from that network
+    classes:str=None, # other classes than the nine: a list's name, a CSV of class and codes, or FILE.csv:COLUMN
+    pretrain:str=None, # shipped (default with --classes) or a model folder: begin there; synth: simulated first; none
     simulated:int=204_800, # recordings that --pretrain synth simulates
     loss:str=None, # bce, weighted_bce, focal, asymmetric; powerset has its own
     fs:float=100., # sampling rate the network sees, Hz
@@ -94,12 +95,13 @@ def ecg_evaluate(
     test_path:Annotated[str, 'folder of labelled recordings', {'opt': True, 'required': True}],
     model:str=None, # model folder; the shipped model where not given
     out:str=None, # folder to write; <model>/evaluation-<data folder> where not given
+    labels:str=None, # FILE.csv:COLUMN, where labels stand in a table with a row for each recording
 ):
     "Score a model on a folder of labelled recordings: a table, metrics.json, predictions.csv and report.html."
     from ecg_nbdev.parallel import keep_memory
     from ecg_nbdev.runs import evaluate_run
     keep_memory()
-    evaluate_run(test_path, model, out)
+    evaluate_run(test_path, model, out, labels)
 
 # %% ../nbs/90_cli.ipynb #e873b594
 def _as_object(row, classes):
@@ -140,9 +142,10 @@ def _class_lines(row, predictor, names):
     "A line for each of some classes: its full name, probability and threshold."
     values = getattr(predictor.thresholds, 'values', None)
     limits = {} if values is None else dict(zip(predictor.classes, values))
+    wide, titles = max(map(len, predictor.classes)), predictor.titles
     for name in names:
         limit = f'  threshold {limits[name]:.3f}' if name in limits else ''
-        yield f'  {name:<7} {CLASS_TITLES.get(name, ""):<38} {row[name]:.3f}{limit}'
+        yield f'  {name:<{max(7, wide)}} {titles.get(name, ""):<38} {row[name]:.3f}{limit}'
 
 def _answer_lines(row, predictor):
     "The diagnoses, or the class that is nearest to its threshold, or why there is no answer."
@@ -252,10 +255,11 @@ def ecg_synth(
     folder:str, # folder to write: WFDB pairs and REFERENCE.csv, as CPSC2018 lays them out
     n:int=1000, # recordings
     seed:int=0, # the same seed, the same recordings
+    findings:float=0, # share of recordings with findings beside the nine; their labels stand in the headers then
 ):
     "Write a simulated data set of 12-lead recordings with the nine diagnoses."
     from ecg_nbdev.runs import synth_run
-    synth_run(folder, n, seed, show=True)
+    synth_run(folder, n, seed, findings, show=True)
 
 # %% ../nbs/90_cli.ipynb #b7b28dd1
 @call_parse
@@ -303,14 +307,26 @@ def ecg_export(
     print(f'written: {export_onnx(find_model(None if model == "shipped" else model), file)}')
 
 # %% ../nbs/90_cli.ipynb #e3fece3d
-def _page_server(port=0):
-    "A server on this machine alone of the page that ships with the package and its samples; port 0: any free one."
+def _write_page_model(model, folder):
+    "The network and the facts that the page reads, in a folder."
+    from ecg_nbdev.answers import find_model
+    from ecg_nbdev.export import export_onnx, page_facts
+    predictor = find_model(model)
+    (folder/'model.json').write_text(json.dumps(page_facts(predictor), ensure_ascii=False), encoding='utf-8')
+    export_onnx(predictor, folder/'model.onnx')
+
+def _page_server(port=0, own=None):
+    """A server on this machine alone of the page that ships with the package and its samples; port 0: any free one.
+
+    Where `own` names a folder, model.json and model.onnx come from there."""
     from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
     from importlib.resources import files
     class Handler(SimpleHTTPRequestHandler):
         # a system's own table may say otherwise, and then no browser runs it
         extensions_map = SimpleHTTPRequestHandler.extensions_map | dict.fromkeys(('.js', '.mjs'), 'text/javascript')
         def translate_path(self, path):
+            name = path.split('?')[0].strip('/')
+            if own and name in ('model.json', 'model.onnx'): return str(Path(own)/name)
             return super().translate_path(path if path.startswith('/samples/') else f'/try{path}')
         def log_message(self, *args): pass
     data = str(files('ecg_nbdev')/'data')
@@ -320,12 +336,15 @@ def _page_server(port=0):
 @call_parse
 @_one_line_errors
 def ecg_try(
+    model:str=None, # model folder; the shipped model where not given
     port:int=0, # of the page's address; any free one where not given
     no_browser:bool=False, # only print the address
 ):
-    "Open the page that shows a recording and what the shipped model says of it; Ctrl-C ends it."
-    import webbrowser
-    try: server = _page_server(port)
+    "Open the page that shows a recording and what a model says of it; Ctrl-C ends it."
+    import tempfile, webbrowser
+    own = tempfile.TemporaryDirectory() if model else None
+    if own: _write_page_model(model, Path(own.name))
+    try: server = _page_server(port, own and own.name)
     except (OSError, OverflowError) as e:
         raise ECGError(f'port {port} can\'t be used ({e}): give another one') from None
     with server:

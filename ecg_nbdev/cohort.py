@@ -111,6 +111,7 @@ def _table_row(row, path, root, reference, rules):
     "All that the table says of one recording; a label table replaces what the file says, but for what is doubtful there."
     told, doubtful = reference.get(row['id'], {}), [item for item in dx_items(row['dx']) if item.endswith('?')]
     if told: row = row | told | {'dx': ','.join([told['dx'], *doubtful])}
+    if rules.told: row = row | {'dx': ''} | rules.told.get(row['id'], {})
     labels, unknown = rules.decode(row['dx'])
     below = path.relative_to(root).parts[:-1]
     source = below[0] if below else root.name
@@ -258,15 +259,15 @@ def _unread(references, names):
 
 # %% ../nbs/12_cohort.ipynb #b49251f9
 def _table(rows):
-    "The cohort's table, the labels of CPSC2018's recordings in the official order."
-    table = pd.DataFrame(rows, columns=COLUMNS)
+    "The cohort's table, the labels of CPSC2018's recordings in the official order; with folds where a table has them."
+    table = pd.DataFrame(rows, columns=[*COLUMNS, *(['fold'] if any('fold' in row for row in rows) else [])])
     return table.assign(labels=[';'.join(names) for names in cpsc2018_label_order(table['id'], table.labels)])
 
 # %% ../nbs/12_cohort.ipynb #af9690d2
 def scan(
     folder:str|Path, # a data set in any supported layout, nested or flat
     on_error:str='skip', # a recording that can't be used: 'skip' it and list it, or 'raise'
-    classes=CLASSES, # labels to keep: names out of the nine, or a dict of class name → codes
+    classes=CLASSES, # labels to keep, as `label_rules` takes them: names out of the nine, a class list …
     progress:bool=True, # show a progress bar while files without a header are read
 )->Cohort: # its table sorted by id
     """List a folder's recordings with their labels; raises `CohortError` where there are none.
@@ -280,7 +281,7 @@ def scan(
     paths, rules = [Path(os.path.abspath(path)) for path in find_records(folder, failed)], label_rules(classes)
     references = _references(root, {path.parent for path in paths})
     rows = _usable_rows(paths, root, references, rules, failed, progress)
-    unread = _unread(references.values(), {row['id'] for row in rows})
+    unread = _unread([rules.told] if rules.told else references.values(), {row['id'] for row in rows})
     rows, found = _settle_names(_add_digests(rows, failed), root)
     rows, twins = _join_twins(rows)
     if not rows:

@@ -196,9 +196,9 @@ def _three_ways(part, source, single, weight):
     return pd.concat(tables, ignore_index=True)[['way', 'recordings', 'score', 'value', 'low', 'high']]
 
 # %% ../nbs/61_evaluation.ipynb #9fb91fee
-def _with_none(part, none, n_boot, seed):
+def _with_none(part, none, n_boot, seed, alone):
     "Recordings with none of the classes: how many are answered, and the macro AUROC with them as negatives."
-    ill = np.delete(none.answer, [k for k, c in enumerate(none.classes) if c == 'Normal'], 1)
+    ill = none.answer[:, ~np.isin(none.classes, alone)]
     row = {'recordings': len(none), 'answered': int(none.answer.any(1).sum()),
            'answered_not_normal': int(ill.any(1).sum())}
     if not len(none): return {**row, 'macro_auroc': np.nan, 'low': np.nan, 'high': np.nan}
@@ -273,7 +273,7 @@ class Evaluation:
     @cached_property
     def none_of_the_classes(self)->dict:
         "Recordings with none of the classes: recordings, answered, answered_not_normal, macro_auroc, low, high."
-        return _with_none(self.part, self.none, self.n_boot, self.seed)
+        return _with_none(self.part, self.none, self.n_boot, self.seed, getattr(self.thresholds, 'alone', ('Normal',)))
 
 # %% ../nbs/61_evaluation.ipynb #fa5d336b
 def _answered(preds, thresholds):

@@ -11,8 +11,10 @@ __all__ = ['export_onnx', 'load_onnx']
 from pathlib import Path
 import json, warnings
 from .bundle import FORMAT, Predictor, from_config, to_config
-from .core import LEADS, BundleError, whole_file
+from .core import LEADS, BundleError, ECGError, whole_file
 from .engines import OnnxNetwork, model_digest, needed_package, onnx_session
+from .quality import QUALITY_LIMITS
+from .thresholds import Thresholds
 
 # %% ../nbs/80a_export.ipynb #cf13825e
 def _with_probabilities(model, powerset):
@@ -73,3 +75,16 @@ def load_onnx(
     if config.get('format') != FORMAT:
         raise BundleError(f'{path} was not written by this version of ecg_nbdev: write it anew with ecg-export')
     return from_config(config, OnnxNetwork(session, config['model'], notes.get('weights', '')))
+
+# %% ../nbs/80a_export.ipynb #232a73dc
+def page_facts(
+    predictor:Predictor, # with a threshold per class
+)->dict: # JSON can hold it
+    "What the page in the browser has to know beside the network; raises ECGError for a model without thresholds."
+    config = to_config(predictor)
+    if not isinstance(predictor.thresholds, Thresholds):
+        raise ECGError('the page moves thresholds, and this model has none: train with --approach thresholds')
+    facts = {name: config[name] for name in ('classes', 'preparation', 'window', 'calibration')}
+    titles = {name: predictor.titles.get(name, name) for name in predictor.classes}
+    operating = {name: config['thresholds'][name] for name in ('values', 'most', 'alone')}
+    return {**facts, 'titles': titles, 'thresholds': operating, 'limits': QUALITY_LIMITS}

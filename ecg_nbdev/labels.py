@@ -99,18 +99,19 @@ def _statements(text):
 # %% ../nbs/11_labels.ipynb #0ccdbd33
 def read_ptbxl(
     path, # ptbxl_database.csv
-)->dict: # name of a recording → what the table says: dx, patient, age, sex
+)->dict: # name of a recording → what the table says: dx, patient, age, sex, fold
     """PTB-XL's table by the names its files have: 00001_hr and 00001_lr there, HR00001 in the Challenges.
 
+    Folds are its own ten, counted backwards: 0 is `strat_fold` 10, which its authors test on, 1 is 9, which they tune on.
     Raises `CohortError` where it is no such table."""
     try:
-        table = pd.read_csv(path, usecols=['ecg_id', 'patient_id', 'age', 'sex', 'scp_codes'])
+        table = pd.read_csv(path, usecols=['ecg_id', 'patient_id', 'age', 'sex', 'scp_codes', 'strat_fold'])
         table['dx'] = table.scp_codes.map(_statements)
     except (OSError, ValueError, SyntaxError, AttributeError) as e:
         raise CohortError(f"{path}: can't be read as PTB-XL's table ({e}): restore it") from e
     told = {}
     for row in table.itertuples():
-        of_row = dict(dx=row.dx, patient=f'{row.patient_id:.0f}', age=row.age, sex='MF'[row.sex])
+        of_row = dict(dx=row.dx, patient=f'{row.patient_id:.0f}', age=row.age, sex='MF'[row.sex], fold=10-row.strat_fold)
         told |= dict.fromkeys((f'{row.ecg_id:05d}_hr', f'{row.ecg_id:05d}_lr', f'HR{row.ecg_id:05d}'), of_row)
     return told
 

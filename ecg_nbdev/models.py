@@ -309,6 +309,27 @@ class Ensemble(nn.Module):
         if not any(map(torch.is_tensor, said)): return tuple(torch.stack(part).mean(0) for part in zip(*said))
         return torch.stack([out if torch.is_tensor(out) else out[0] for out in said]).mean(0)
 
+# %% ../nbs/40_models.ipynb #41a587ff
+def _for_classes(config, n):
+    "The configuration of the same network for `n` classes."
+    members = {'members': [_for_classes(m, n) for m in config['members']]} if 'members' in config else {}
+    return {**config, 'n_classes': n, **members}
+
+def with_new_head(
+    model:nn.Module, # of `create_model`; it stays as it is
+    n_classes:int, # logits of the new one
+    seed:int=0, # of the new weights
+)->nn.Module: # a network of the same kind
+    "The same body with a new head, and new heads of single leads, for other classes."
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        new, other = (create_model(**_for_classes(model.config, n)) for n in (n_classes, n_classes+1))
+    shapes = {name: w.shape for name, w in other.state_dict().items()}
+    body = {name: w for name, w in model.state_dict().items() if w.shape == shapes[name]}
+    body = {name: w for name, w in body.items() if new.state_dict()[name].shape == w.shape}
+    new.load_state_dict({**new.state_dict(), **body})
+    return new
+
 # %% ../nbs/40_models.ipynb #1323cccc
 def _recurrent_flops(block, x, out):
     return 2*x.shape[0]*x.shape[1]*sum(w.numel() for w in block.parameters() if w.dim() == 2)

@@ -11,6 +11,7 @@ __all__ = ['cpsc2018_matrix', 'cpsc2018_f1', 'cpsc2018_score', 'first_phase_scor
 import numpy as np
 import pandas as pd
 from .core import CLASSES, ECGError
+from .rules import LISTS, LabelRules
 from .metrics import class_mean, fully_known, ratio
 
 # %% ../nbs/50a_official.ipynb #e785c87d
@@ -106,3 +107,13 @@ def challenge_weights(
     where = {code: i for i, name in enumerate(table.index) for code in str(name).split('|')}
     rows = [where.get(str(c), -1) for c in codes]
     return np.array([[table.iat[a, b] if min(a, b) >= 0 else 0. for b in rows] for a in rows])
+
+# %% ../nbs/50a_official.ipynb #646f0daa
+def list_weights(
+    rules:LabelRules, # of a class list
+)->np.ndarray|None: # (K, K), None for a list that no Challenge scores
+    "The rewards that belong to a class list of the package."
+    path = LISTS/f'{rules.name}-weights.csv'
+    if not rules.name or not path.is_file(): return None
+    code_of = {c: code for code, says in rules.says.items() for c in says if code.isdigit()}
+    return challenge_weights(path, [code_of[c] for c in rules.classes])

@@ -17,7 +17,7 @@ import math
 import numpy as np
 from fastcore.basics import patch
 from .bundle import Predictor
-from .core import CLASS_TITLES, LEADS, ECGError, Record, whole_file
+from .core import LEADS, ECGError, Record, whole_file
 from .explain import occlude_leads, occlude_time
 from .figures import COLORS, save_figure, styled
 from .measurements import BEFORE, FS, Measurements, measure
@@ -141,7 +141,7 @@ def _diagnosis(predictor, answer, name, found, looked):
     "What is said of one class."
     reason = _REASONS.get(name, lambda m: '')(found)
     reasons = tuple(filter(None, (reason, _where(*looked))))
-    return Diagnosis(name, CLASS_TITLES.get(name, ''), float(answer[name]), _limits(predictor).get(name), reasons)
+    return Diagnosis(name, predictor.titles.get(name, ''), float(answer[name]), _limits(predictor).get(name), reasons)
 
 # %% ../nbs/84_record_report.ipynb #6fbbd959
 _SEEN_BEFORE = 'the model was trained on this recording, or on one like it'

@@ -16,7 +16,7 @@ from pathlib import Path
 import json, platform, re
 import numpy as np
 import pandas as pd
-from .core import CLASS_TITLES, Record, whole_file
+from .core import CLASS_TITLES, CLASSES, Record, whole_file
 from .evaluation import Evaluation
 from .official import CPSC_GROUPS
 from .plots import PAPERS, plot_ecg
@@ -167,7 +167,8 @@ def _shown(evaluation):
     "All that the template shows of an evaluation."
     part, thresholds = evaluation.part, evaluation.thresholds
     movable, data = isinstance(thresholds, Thresholds), _page_data(evaluation)
-    cards = [{'name': r.Index, 'title': _TITLES[r.Index], **r._asdict()} for r in evaluation.intervals.itertuples()]
+    cards = [{'name': r.Index, 'title': _TITLES[r.Index], **r._asdict()} for r in evaluation.intervals.itertuples()
+             if r.Index != 'cpsc2018_f1' or part.classes == CLASSES]
     scores = [(name.replace('_', ' '), value) for name, value in evaluation.scores.items()]
     why = {'are not labelled with any of the classes': evaluation.left_out['without one of the classes'],
            'were seen in training or validation': evaluation.left_out['of another role']}
@@ -177,7 +178,7 @@ def _shown(evaluation):
         'classes': _class_facts(evaluation.per_class), 'movable': movable,
         'live': {name: title for name, title in _LIVE.items() if movable or name != 'threshold'},
         'macro_auroc': evaluation['macro_auroc'], 'macro_auprc': evaluation['macro_auprc'], 'thresholds': thresholds,
-        'normal_alone': movable and thresholds.normal_alone and 'Normal' in part.classes,
+        'alone': ' and '.join(c for c in part.classes if movable and c in thresholds.alone),
         'groups': ['F1', *data['groups']], 'label_counts': _label_counts(part),
         'by_source': _rows(evaluation.by_source.rename(columns=_TITLES)),
         'three_ways': _rows(evaluation.three_ways.replace({'score': _TITLES})), 'negatives': _none_facts(evaluation),

@@ -9,10 +9,12 @@ __all__ = ['LabelRules', 'label_rules']
 
 # %% ../nbs/00e_rules.ipynb #034edf97
 import csv, re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib.resources import files
-from .core import CLASSES
+from pathlib import Path
+from fastcore.basics import patch
+from .core import CLASSES, CohortError
 
 # %% ../nbs/00e_rules.ipynb #43c4078f
 _TABLE = files('ecg_nbdev')/'data'/'label_rules.csv'
@@ -45,19 +47,26 @@ def _is_normal(marks, strict):
     return doubt if 'unknown' in marks else said
 
 # %% ../nbs/00e_rules.ipynb #93531ecc
-def _states(item, says):
-    "What one item says: class → state; a doubtful one makes its class and Normal unknown."
+def _states(item, says, alone):
+    "What one item says: class → state; a doubtful one makes its classes, and those that keep no company, unknown."
     found = says.get(item.rstrip('?'), {})
-    return dict.fromkeys([*found, 'Normal'], 'unknown') if item.endswith('?') else found
+    return dict.fromkeys([*found, *alone], 'unknown') if item.endswith('?') else found
 
-def _named(states, wanted):
-    "The classes but Normal that are in a state, in the order of the items."
-    return [name for of_item in states for name, state in of_item.items() if state == wanted and name != 'Normal']
+def _named(states, wanted, alone):
+    "The classes but those that keep no company that are in a state, in the order of the items."
+    return [name for of_item in states for name, state in of_item.items() if state == wanted and name not in alone]
 
-def _normal_alone(states, strict, wanted):
-    "Normal in a list where its state is the wanted one and no other class is named, else an empty list."
-    marks = {of_item.get('Normal', 'finding') for of_item in states}
-    return ['Normal'] if _is_normal(marks, strict) == wanted else []
+def _left_alone(states, wanted, alone, strict):
+    "The classes that keep no company in the wanted state, where no other class is named."
+    marks = {name: {of_item.get(name, 'finding') for of_item in states} for name in alone}
+    return [name for name in alone if _is_normal(marks[name], strict) == wanted]
+
+def _implied(names, parents):
+    "Classes and all that they imply, each once."
+    names = list(dict.fromkeys(names))
+    for name in names:
+        if name in parents and parents[name] not in names: names.append(parents[name])
+    return names
 
 # %% ../nbs/00e_rules.ipynb #50ddb83e
 @dataclass(frozen=True)
@@ -67,6 +76,11 @@ class LabelRules:
     says:dict # lower-case code → class → 'yes', 'unknown', 'no', 'allowed' or 'diagnosed'
     strict:bool=False # beside a finding that is none of the classes, Normal is 'no', not unknown
     closed:bool=False # a code that is not listed says no: the list is all that its user wants to know
+    alone:tuple=('Normal',) # classes that keep no company
+    parents:dict=field(default_factory=dict) # class → the class that it implies
+    titles:dict=field(default_factory=dict) # class → what it means, in words
+    name:str='' # of the class list
+    told:dict=field(default_factory=dict) # recording → what a table with one row a recording says: dx, age, sex …
 
     def knows(self,
         item:str, # one of `dx_items`
@@ -80,11 +94,25 @@ class LabelRules:
         "Labels and unknown classes of a recording; all are unknown where no code is known."
         items = dx_items(text)
         if not (items if self.closed else any(map(self.knows, items))): return (), self.classes
-        states = [_states(item, self.says) for item in items]
-        labels = list(dict.fromkeys(_named(states, 'yes'))) or _normal_alone(states, self.strict, 'yes')
-        unknown = {*_named(states, 'unknown'), *(() if labels else _normal_alone(states, self.strict, 'unknown'))}
+        states = [_states(item, self.says, self.alone) for item in items if self.knows(item) or not self.closed]
+        found = _implied(_named(states, 'yes', self.alone), self.parents)
+        single = {said: _left_alone(states, said, self.alone, self.strict) for said in ('yes', 'unknown') if states}
+        labels = found or single.get('yes', [])
+        unknown = {*_implied(_named(states, 'unknown', self.alone), self.parents),
+                   *(() if labels else single.get('unknown', []))}
         return (tuple(c for c in labels if c in self.classes),
                 tuple(c for c in self.classes if c in unknown and c not in labels))
+
+# %% ../nbs/00e_rules.ipynb #1a21049d
+@patch
+def to_dict(self:LabelRules)->dict:
+    "As JSON can hold it, without what a table told of single recordings."
+    return {f.name: getattr(self, f.name) for f in fields(self) if f.name != 'told'}
+
+@patch(cls_method=True)
+def from_dict(cls:LabelRules, d:dict)->'LabelRules':
+    "The rules of a dictionary `d` that `to_dict` made."
+    return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in d.items()})
 
 # %% ../nbs/00e_rules.ipynb #ddc6b1ac
 def _codes_of(name, codes):
@@ -92,17 +120,95 @@ def _codes_of(name, codes):
     listed = codes if isinstance(codes, (list, tuple, set)) else [codes]
     return [str(code).strip().lower() for code in [name, *listed]]
 
-def _own_rules(classes):
-    "Rules of classes of one's own: every code listed says yes."
-    says = {code: {name: 'yes'} for name, codes in classes.items() for code in _codes_of(name, codes)}
-    return LabelRules(tuple(classes), says, closed=True)
+def _own_rules(classes, **more):
+    "Rules of classes of one's own: every code listed says yes, one with a question mark leaves its class open."
+    says = {}
+    for name, codes in classes.items():
+        for code in _codes_of(name, codes):
+            says.setdefault(code.rstrip('?'), {})[name] = 'unknown' if code.endswith('?') else 'yes'
+    return LabelRules(tuple(classes), says, closed=True, **more)
+
+# %% ../nbs/00e_rules.ipynb #c39f438e
+LISTS = files('ecg_nbdev')/'data'/'classes' # the lists that come with the package
+
+def _csv_rows(path):
+    "The rows of a CSV file as dicts of stripped texts; raises CohortError for a file that is no table."
+    try: rows = list(csv.DictReader(Path(str(path)).read_text(encoding='utf-8-sig').splitlines()))
+    except (OSError, ValueError, csv.Error) as e:
+        raise CohortError(f"{path}: can't be read as a table ({e}): give a CSV file") from None
+    if not rows: raise CohortError(f'{path}: holds no rows: give a CSV file with a line of column names and rows')
+    return [{k.strip(): (v or '').strip() for k, v in row.items() if k is not None} for row in rows]
+
+def _split(text): return [part.strip() for part in text.split(';') if part.strip()]
+
+# %% ../nbs/00e_rules.ipynb #29ec778e
+_TAKEN = ('record', 'file', 'labels', 'nearest', 'warnings', 'refused', 'seen', 'notes') # columns of answers
+
+def _check_list(path, rows):
+    "Raises CohortError for a class list that can't be meant."
+    names = [row['class'] for row in rows]
+    for i, row in enumerate(rows):
+        name, parent = row['class'], row.get('parent', '')
+        if not name or re.search('[;,?]', name): why = f'the class {name!r}: give a name without , ; or ?'
+        elif name in names[:i]: why = f'the class {name} twice: give each class one row'
+        elif name.lower() in _TAKEN: why = f'the class {name}, which is a column of answers: give it another name'
+        elif parent and (parent not in names or parent == name):
+            why = f'the parent {parent} of {name}: name another class of the list'
+        elif row.get('exclusions', '') not in ('', 'all'):
+            why = f'the exclusions {row["exclusions"]} of {name}: write all, or nothing'
+        else: continue
+        raise CohortError(f'{path}: has {why}')
+
+# %% ../nbs/00e_rules.ipynb #96e559a5
+def _read_list(path, name):
+    "The rules of a class list; raises CohortError for a file that is none."
+    rows = _csv_rows(path)
+    missing = [column for column in ('class', 'codes') if column not in rows[0]]
+    if missing:
+        raise CohortError(f'{path}: has no column {missing[0]}: a class list has class and codes; '
+                          f'for a table with a row for each recording write {path}:COLUMN')
+    _check_list(path, rows)
+    def told(column): return {row['class']: row[column] for row in rows if row.get(column)}
+    return _own_rules({row['class']: _split(row['codes']) for row in rows}, name=name, parents=told('parent'),
+                      titles=told('title'), alone=tuple(told('exclusions')))
+
+# %% ../nbs/00e_rules.ipynb #c960da9a
+def _read_column(path, column):
+    "The rules of the classes that a column of a table with a row for each recording holds, and what it says of each."
+    rows, told = _csv_rows(path), {}
+    if column not in rows[0]:
+        raise CohortError(f"{path}: has no column {column}: it has {', '.join(rows[0])}")
+    for row in rows:
+        facts = {'dx': ','.join(_split(row[column])), **{k: row[k] for k in ('patient', 'sex') if row.get(k)}}
+        try: facts |= {k: kind(row[k]) for k, kind in (('age', float), ('fold', int)) if row.get(k)}
+        except ValueError as e: raise CohortError(f'{path}: {e}: write ages and folds as numbers') from None
+        told[Path(next(iter(row.values()))).stem] = facts
+    classes = sorted({label.rstrip('?') for row in rows for label in _split(row[column])}-{'none'})
+    if not classes: raise CohortError(f'{path}: its column {column} is empty: name one that holds labels')
+    _check_list(path, [{'class': name} for name in classes])
+    alone = () if any(len(_split(row[column])) > 1 for row in rows) else tuple(classes)
+    return _own_rules(dict.fromkeys(classes, ()), name=f'{Path(path).name}:{column}', alone=alone, told=told)
+
+# %% ../nbs/00e_rules.ipynb #8885ff03
+def _read_classes(what):
+    "The rules that a text names: a list that comes with the package, a CSV file, or a column of one."
+    if (LISTS/f'{what}.csv').is_file(): return _read_list(LISTS/f'{what}.csv', what)
+    path, _, column = what.rpartition(':')
+    if not Path(what).is_file() and path: return _read_column(path, column)
+    if Path(what).suffix or Path(what).is_file(): return _read_list(what, Path(what).name)
+    known = sorted(f.name[:-4] for f in LISTS.iterdir() if not f.name.endswith('-weights.csv'))
+    raise CohortError(f"there is no class list '{what}': give a CSV file, FILE:COLUMN, or one of {', '.join(known)}")
 
 # %% ../nbs/00e_rules.ipynb #640dec68
 def label_rules(
-    classes=CLASSES, # names out of the nine, or a dict of class name → code or codes
+    classes=CLASSES, # names of the nine; dict of name → codes; a list's name, its FILE, or FILE:COLUMN; or rules
     strict:bool=False, # beside a finding that is none of the classes, Normal is 'no', not unknown
 )->LabelRules:
-    "What codes say of these classes; raises ValueError for a name without known codes."
+    """What codes say of these classes.
+
+    Raises ValueError for a name without known codes, CohortError for a file that is no class list."""
+    if isinstance(classes, LabelRules): return classes
+    if isinstance(classes, str): return _read_classes(classes)
     if isinstance(classes, dict): return _own_rules(classes)
     strange = [name for name in classes if name not in CLASSES]
     if strange: raise ValueError(f"no codes are known for the class {strange[0]!r}: give a dict of class name → codes")

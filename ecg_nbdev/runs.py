@@ -12,6 +12,7 @@ import copy, json, warnings
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from .answers import find_model
@@ -28,13 +29,16 @@ from .labels import label_states
 from .learner import ecg_learner, train_learner
 from .losses import LOSSES
 from .metrics import UndefinedScore
-from .models import MODELS
+from .models import MODELS, with_new_head
+from .official import list_weights
 from .parallel import with_bar
 from .predictions import load_predictions, predictions_table, save_predictions
 from .pretrain import mix_weights, simulated_start
 from .records import read_record, write_record
 from .report import write_report
+from .rules import label_rules
 from .signal import Preparation
+from .sim.findings import FINDINGS
 from .sim.synth import cohort_record
 from .store import build_store
 from .thresholds import apply_thresholds, fit_thresholds, threshold_rule
@@ -60,9 +64,9 @@ BY_RECORDING = 'no patient ids: folds and intervals are by recording'
 
 def _patients(cohort): return {} if cohort.names_patients else {'patients': BY_RECORDING}
 
-def _cohort(data_path):
+def _cohort(data_path, rules):
     "Scan a folder and say what was found."
-    cohort = scan(data_path)
+    cohort = scan(data_path, classes=rules)
     t = cohort.table
     hours, unlabelled, unknown = (t.n_samples/t.fs).sum()/3600, (t.labels == '').sum(), (t.unknown != '').sum()
     print(f'{data_path}: {len(t)} recordings, {hours:.1f} h, {unlabelled} without one of the classes, '
@@ -86,7 +90,9 @@ def _say(evaluation, out):
     "The table at the end, the scores in a line, what is undefined, and where the files are."
     print(evaluation.table.round(3).to_string())
     named = {'macro AUROC': 'macro_auroc', 'macro AUPRC': 'macro_auprc', 'macro F1': 'macro_f1',
-             'exact match': 'exact_match', 'CPSC2018 F1': 'cpsc2018_f1'}
+             'exact match': 'exact_match'}
+    if evaluation.part.classes == CLASSES: named['CPSC2018 F1'] = 'cpsc2018_f1'
+    if 'challenge' in evaluation.scores: named['Challenge score'] = 'challenge'
     print(f'\n{len(evaluation)} test recordings: '+', '.join(f'{t} {_number(evaluation[n])}' for t, n in named.items()))
     forced = 'each has a label: where none reached its threshold, the nearest' if evaluation.least else (
         f'{evaluation.unanswered} of them without an answer: nothing reached its threshold')
@@ -123,6 +129,12 @@ def _check_names(arch, loss, approach, rule, calibrate, decode):
         raise ECGError(f"loss '{loss}' does not fit approach '{approach}': leave it out")
 
 # %% ../nbs/83_runs.ipynb #9a415b60
+def _fit_point(preds, rules, rule, decode):
+    "An operating point; up to three labels are answered of the nine, any number of other classes."
+    if decode == 'sets': return fit_decoder(preds)
+    most = {} if preds.classes == CLASSES else {'most': len(preds.classes)}
+    return fit_thresholds(preds, rule, alone=rules.alone, **most)
+
 def _choose_point(predictor, preds, rule, calibrate, decode):
     """Give the predictor the calibration and the operating point that its validation recordings choose.
 
@@ -133,20 +145,33 @@ def _choose_point(predictor, preds, rule, calibrate, decode):
         predictor.calibration = fit_calibration(preds, calibrate)
         preds = predictor.calibration(preds)
     if predictor.label_sets: return replace(preds, answer=answer)
-    predictor.thresholds = fit_decoder(preds) if decode == 'sets' else fit_thresholds(preds, rule)
+    predictor.thresholds = _fit_point(preds, predictor.rules or label_rules(), rule, decode)
     return apply_thresholds(preds, predictor.thresholds)
 
 # %% ../nbs/83_runs.ipynb #58bfdd97
+class _Start(NamedTuple):
+    "Where training begins."
+    model:object = None # a network, None for a new one
+    classes:tuple = () # its classes
+    seen:dict = {} # what it was trained on: mark → fingerprint
+
+def _where_from(pretrain, rules, arch, approach, fs):
+    "Where training begins: with other classes than the nine at the shipped network, unless told otherwise."
+    if pretrain is not None: return None if pretrain in ('', 'none') else str(pretrain)
+    usual = (arch, approach, fs) == ('crnn', 'thresholds', 100)
+    return 'shipped' if usual and rules.classes != CLASSES else None
+
 def _start(pretrain, approach, fs):
-    "The network that training goes on from, None for a new one, and what it has seen: mark → fingerprint."
+    "The network that training goes on from; none yet for one that is trained on simulated recordings first."
     if pretrain and approach == 'powerset':
-        raise CohortError('--pretrain knows the nine classes and no label sets: train with --approach thresholds')
-    if pretrain in (None, '', 'synth'): return None, {}
+        raise CohortError('--pretrain knows classes and no label sets: train with --approach thresholds')
+    if pretrain in (None, 'synth'): return _Start()
     start = find_model(None if pretrain == 'shipped' else pretrain)
-    if (start.preparation.fs, start.classes) != (fs, CLASSES):
-        raise CohortError(f'{pretrain}: a model of {len(start.classes)} classes at {start.preparation.fs:g} Hz: '
-                          f'name one of the nine classes and {fs:g} Hz')
-    return start.model, start.about.get('seen', {})
+    if start.preparation.fs != fs or start.label_sets:
+        kind = ' of label sets' if start.label_sets else ''
+        raise CohortError(f'{pretrain}: a model{kind} at {start.preparation.fs:g} Hz: '
+                          f'name one of single classes at {fs:g} Hz')
+    return _Start(start.model, start.classes, start.about.get('seen', {}))
 
 # %% ../nbs/83_runs.ipynb #ecb2d6ec
 def _weights_of(model):
@@ -165,18 +190,32 @@ def _unseen(split, store, seen, pretrain):
     split = np.where(known, 'train', split)
     if {'valid', 'test'} <= set(split): return split
     raise CohortError(f'{pretrain} has been trained on the recordings that should choose thresholds or judge: '
-                      'name another --fold, or other recordings')
+                      'name another --fold, other recordings, or --pretrain none')
 
 # %% ../nbs/83_runs.ipynb #6eebabcc
 def _labelled(cohort, data_path):
     """The recordings of which something is known, also that they have none of the classes.
 
     Raises CohortError where too few are labelled for three parts."""
-    labelled, (_, known) = cohort.table.labels != '', label_states(cohort.table)
+    labelled, (_, known) = cohort.table.labels != '', label_states(cohort.table, cohort.classes)
     if labelled.sum() >= 3: return cohort.table[known.any(1)].reset_index(drop=True)
     raise CohortError(f'{data_path}: {labelled.sum()} recordings are labelled with one of the classes '
-                      f'{", ".join(CLASSES)}: '
+                      f'{", ".join(cohort.classes)}: '
                       'give labelled recordings (#Dx: in the header, or REFERENCE.csv)')
+
+# %% ../nbs/83_runs.ipynb #78296f6a
+def _folds(index):
+    "The folds of the data set's own table where it has them, else ten that keep patients together."
+    if 'fold' in index and index.fold.notna().all(): return index.fold.to_numpy(int)
+    return make_folds(index, k=min(10, index.patient.nunique()))
+
+def _say_few(preds):
+    "One line on the classes that some part has no recording of."
+    n = {part: preds.of(part).truth.sum(0) for part in ('train', 'valid', 'test')}
+    few = [f'{c} {a}/{b}/{d}' for c, a, b, d in zip(preds.classes, *n.values()) if not a*b*d]
+    if not few: return
+    print(f'{len(few)} of {len(preds.classes)} classes lack recordings (to learn from/to choose by/to be scored on): '
+          +', '.join(few))
 
 # %% ../nbs/83_runs.ipynb #a8d9346d
 def _about(name, data_path, split, seen, store, provenance, metrics):
@@ -190,6 +229,14 @@ def _about(name, data_path, split, seen, store, provenance, metrics):
         'seen': {**seen, **seen_of(store, np.flatnonzero(split != 'test'))}, **provenance,
         'per_class': metrics['per_class']}
 
+# %% ../nbs/83_runs.ipynb #1457c7de
+def _first_network(start, classes, seed):
+    "A copy of the network to go on with, with a new head where it knows other classes; None for a new one."
+    if start.model is None or start.classes == classes: return copy.deepcopy(start.model)
+    print(f'begins at a network that knows {len(start.classes)} classes, with a new head for {len(classes)}; '
+          '--pretrain none: a new network')
+    return with_new_head(start.model, len(classes), seed)
+
 # %% ../nbs/83_runs.ipynb #f4418ef9
 def train_run(
     data_path, # folder of recordings, any supported layout
@@ -199,7 +246,8 @@ def train_run(
     fold:int=0, # the fold that is scored
     seed:int=0, # of everything random; folds have their own, 0
     approach:str='thresholds', # or 'powerset'
-    pretrain:str|None=None, # 'synth': simulated recordings first; 'shipped' or a model folder: go on from its network
+    classes:str|None=None, # a class list, as `label_rules` takes it; the nine where not given
+    pretrain:str|None=None, # 'synth': simulated first; 'shipped' or a model folder: go on from its network; 'none'
     simulated:int=204_800, # recordings that 'synth' simulates
     loss:str|None=None, # a name of `ecg_nbdev.losses.LOSSES`
     fs:float=100., # sampling rate the network sees, Hz
@@ -223,50 +271,53 @@ def train_run(
     options = {name: x for name, x in locals().items() if name not in ('data_path', 'out', 'resume', 'show')}
     _check_numbers(fold, lr, seconds, stride, fs, epochs=epochs, bs=bs, patience=patience, simulated=simulated)
     _check_names(arch, loss, approach, rule, calibrate, decode)
-    before, seen = _start(pretrain, approach, fs)
-    with run_folder(out, {**options, 'start': _weights_of(before)}, resume) as run:
-        return _train(run, data_path, before, seen, options, show)
+    rules = label_rules(classes or CLASSES)
+    options |= {'pretrain': _where_from(pretrain, rules, arch, approach, fs), 'classes': classes and rules.name}
+    start = _start(options['pretrain'], approach, fs)
+    with run_folder(out, {**options, 'start': _weights_of(start.model)}, resume) as run:
+        return _train(run, data_path, rules, start, options, show)
 
 # %% ../nbs/83_runs.ipynb #2bc38fac
-def _train(run:RunFolder, data_path, before, seen, o, show):
+def _train(run:RunFolder, data_path, rules, start, o, show):
     "From the scan to the scores; `o` are the options of `train_run`."
-    cohort, prepare = _cohort(data_path), Preparation(fs=o['fs'])
+    cohort, prepare = _cohort(data_path, rules), Preparation(fs=o['fs'])
     labelled = _labelled(cohort, data_path)
     facts = {'recordings': _rows_of(labelled, 'id', 'patient', 'fs', 'n_samples', 'labels', 'unknown')}
     run.check(**facts) # before another store takes the place of this run's
     store = build_store(labelled, run.path/'store', prepare, progress=show)
-    folds = make_folds(store.index, k=min(10, store.index.patient.nunique()))
-    split = _unseen(split_of_fold(folds, o['fold']), store, seen, o['pretrain'])
+    split = _unseen(split_of_fold(_folds(store.index), o['fold']), store, start.seen, o['pretrain'])
     run.begin(**facts, signals=_rows_of(store.index, 'id', 'mark', 'crc'))
     if run.finished: return _again(run)
-    model, dls = _trained(run, store, split, before, o, show)
-    predictor = Predictor(model, prepare, o['seconds'], o['stride'], o['how'], dls.classes, label_sets=dls.label_sets)
+    model, dls = _trained(run, store, split, rules, start, o, show)
+    predictor = Predictor(model, prepare, o['seconds'], o['stride'], o['how'], dls.classes, label_sets=dls.label_sets,
+                          rules=rules if o['classes'] else None)
     provenance = {'data': str(data_path), 'arch': model.config['arch'],
                   **{name: o[name] for name in ('seed', 'fold', 'approach', 'epochs')},
-                  **({'pretrain': str(o['pretrain'])} if o['pretrain'] else {}), **_patients(cohort)}
+                  **{name: o[name] for name in ('pretrain', 'classes') if o[name]}, **_patients(cohort)}
     choices, name = (o['rule'], o['calibrate'], o['decode']), f'{model.config["arch"]}, {o["approach"]}'
-    evaluation = _finish(predictor, store, split, provenance, cohort, seen, run.path, choices, name)
+    evaluation = _finish(predictor, store, split, provenance, cohort, start.seen, run.path, choices, name)
     run.finish()
     _say(evaluation, run.path)
     return evaluation
 
 # %% ../nbs/83_runs.ipynb #64a64fbc
-def _trained(run:RunFolder, store, split, before, o, show):
+def _trained(run:RunFolder, store, split, rules, start, o, show):
     "The trained network and the loaders it was trained with; `o` are the options of `train_run`."
     if o['pretrain'] == 'synth':
-        before = simulated_start(o['arch'], o['simulated'], o['seed'], seconds=o['seconds'], fs=o['fs'],
-                                 checkpoint=run.state('pretraining'), show=show)
+        start = _Start(simulated_start(o['arch'], o['simulated'], o['seed'], seconds=o['seconds'], fs=o['fs'],
+                                       checkpoint=run.state('pretraining'), show=show), CLASSES)
     seconds, seed = o['seconds'], o['seed']
-    dls = ecg_dls(store, split, seconds, o['stride'], o['bs'], o['approach'], jitter=seconds/4, seed=seed)
-    learn = ecg_learner(dls, o['arch'], o['loss'], seed=seed, model=copy.deepcopy(before))
-    lr = o['lr'] or (5e-4 if before else 3e-3)
+    dls = ecg_dls(store, split, seconds, o['stride'], o['bs'], o['approach'], rules.classes, seconds/4, seed)
+    learn = ecg_learner(dls, o['arch'], o['loss'], seed=seed, model=_first_network(start, dls.classes, seed))
+    tuned = start.classes == dls.classes
+    lr = o['lr'] or (5e-4 if tuned else 3e-3)
     try:
         train_learner(learn, o['epochs'], lr, o['patience'], csv=run.path/'history.csv',
                       checkpoint=run.state('training'), show=show)
     except ECGError: # it would end so again
         run.forget()
         raise
-    if before: mix_weights(before, learn.model)
+    if tuned: mix_weights(start.model, learn.model)
     return learn.model, dls
 
 # %% ../nbs/83_runs.ipynb #8b28ea1e
@@ -274,7 +325,8 @@ def _again(run):
     "The scores of a finished run, said once more."
     predictor, preds = load_bundle(run.path), load_predictions(run.path/'predictions.parquet')
     with _quiet():
-        evaluation = evaluate(preds, predictor.thresholds, n_skipped=len(pd.read_csv(run.path/'skipped.csv')))
+        evaluation = evaluate(preds, predictor.thresholds, n_skipped=len(pd.read_csv(run.path/'skipped.csv')),
+                              weights=list_weights(predictor.rules or label_rules()))
     _say(evaluation, run.path)
     return evaluation
 
@@ -283,8 +335,10 @@ def _finish(predictor, store, split, provenance, cohort, seen, out, choices, nam
     "Choose an operating point, score all three parts, write the model folder; returns the test part's `Evaluation`."
     preds = _choose_point(predictor, predictor.predictions(store, split, provenance), *choices)
     skipped = pd.concat([cohort.skipped, store.skipped], ignore_index=True)
+    weights = list_weights(predictor.rules or label_rules())
+    _say_few(preds)
     with _quiet():
-        evaluation = evaluate(preds, predictor.thresholds, n_skipped=len(skipped))
+        evaluation = evaluate(preds, predictor.thresholds, n_skipped=len(skipped), weights=weights)
         parts = {p: evaluate(preds, predictor.thresholds, p, n_boot=0).to_dict() for p in ('train', 'valid')}
     metrics = {**evaluation.to_dict(), **_patients(cohort), 'parts': parts}
     predictor.about = _about(name, provenance['data'], split, seen, store, provenance, metrics)
@@ -299,11 +353,19 @@ def _reference_row(record):
     numbers = [CLASSES.index(c)+1 for c in record.labels]
     return [record.id, *numbers, *['']*(3-len(numbers))]
 
+_CODES = [f.code for f in FINDINGS.values()]
+
+def _coded(record):
+    "A recording with the codes of its findings, and the names of those that have no code to themselves."
+    def code(name): return FINDINGS[name].code if name in FINDINGS else None
+    return replace(record, labels=tuple(str(code(c)) if _CODES.count(code(c)) == 1 else c for c in record.labels))
+
 # %% ../nbs/83_runs.ipynb #13401f50
 def synth_run(
     folder, # to write
     n:int=1000, # recordings
     seed:int=0,
+    findings:float=0., # share of recordings with findings beside the nine, for the class list 'simulated'
     show:bool=False, # a progress bar
 )->Path:
     "Write a simulated data set; the same seed writes the same files. Raises CohortError where the folder is not empty."
@@ -311,11 +373,11 @@ def synth_run(
     if folder.is_dir() and any(folder.iterdir()):
         raise CohortError(f'{folder} is not empty: name a new folder for the simulated recordings')
     for i in with_bar(range(n), n, show):
-        record = cohort_record(i, seed)
-        write_record(record, folder)
-        rows.append(_reference_row(record))
+        record = cohort_record(i, seed, findings=findings, classes=(*CLASSES, *FINDINGS) if findings else CLASSES)
+        write_record(_coded(record), folder)
+        if not findings: rows.append(_reference_row(record))
     columns = ['Recording', 'First_label', 'Second_label', 'Third_label']
-    _write_table(pd.DataFrame(rows, columns=columns), folder/'REFERENCE.csv')
+    if rows: _write_table(pd.DataFrame(rows, columns=columns), folder/'REFERENCE.csv')
     return folder
 
 # %% ../nbs/83_runs.ipynb #3fb86655
@@ -325,7 +387,7 @@ def _check_unseen_left(preds, test_path):
     if not named.any():
         raise CohortError(f'{test_path}: none of its {len(preds)} recordings is labelled with one of the classes '
                           f'{", ".join(preds.classes)}: '
-                          'give it a REFERENCE.csv or labels in the headers, or use ecg-predict')
+                          'give it a REFERENCE.csv, labels in the headers or --labels, or use ecg-predict')
     if (preds.role[named] == 'train').all():
         raise CohortError(f'{test_path}: the model has seen all {named.sum()} labelled recordings in training: '
                           'score it on others')
@@ -335,12 +397,15 @@ def evaluate_run(
     test_path, # folder of labelled recordings
     model=None, # model folder; the shipped model where not given
     out=None, # folder to write; <model>/evaluation-<folder> where not given
+    labels:str|None=None, # 'FILE.csv:COLUMN', where labels stand in a table with a row for each recording
     show:bool=True, # progress bars
 )->Evaluation:
     """Score a model on a folder: metrics.json, predictions.csv, report.html.
 
     Raises CohortError where nothing can be read, nothing is labelled, or the model has seen all of it."""
-    predictor, cohort = find_model(model), _cohort(test_path)
+    predictor = find_model(model)
+    rules = predictor.rules or label_rules()
+    cohort = _cohort(test_path, replace(rules, told=label_rules(labels).told) if labels else rules)
     about = {'data': Path(test_path).resolve().name, 'model': Path(model).resolve().name if model else 'shipped',
              **_patients(cohort)}
     about |= {k: v for k, v in predictor.about.items() if k in ('arch', 'seed')}
@@ -349,7 +414,8 @@ def evaluate_run(
     failed = pd.DataFrame(preds.provenance.get('skipped', []), columns=['path', 'reason'])
     skipped = pd.concat([cohort.skipped, failed], ignore_index=True)
     table = cohort.table.set_index('id')
-    with _quiet(): evaluation = evaluate(preds, predictor.thresholds, n_skipped=len(skipped), sources=table.source)
+    with _quiet(): evaluation = evaluate(preds, predictor.thresholds, n_skipped=len(skipped), sources=table.source,
+                                         weights=list_weights(rules))
     out = Path(out or f'{model or "runs/shipped"}/evaluation-{Path(test_path).resolve().name}')
     facts = {k: v for k, v in predictor.about.items() if k not in ('seen', 'per_class')}
     write_report(evaluation, out/'report.html', f'{Path(test_path).name}, scored by {model or "the shipped model"}',

@@ -195,11 +195,11 @@ def challenge_thresholds(
     return at
 
 # %% ../nbs/60_thresholds.ipynb #9b4e81a6
-def _normal_or_others(margin, normal):
-    "Margins (n, K) with −∞ for what the surest class rules out: all others beside Normal, or Normal."
-    alone = margin.argmax(1) == normal
-    is_normal = np.arange(margin.shape[1]) == normal
-    return np.where(is_normal == alone[:, None], margin, -np.inf)
+def _alone_or_others(margin, alone):
+    "Margins (n, K) with −∞ for what the surest class rules out: all others beside one that is `alone` (K,), or those."
+    surest = margin.argmax(1)
+    stays = np.where(alone[surest][:, None], np.arange(margin.shape[1]) == surest[:, None], ~alone)
+    return np.where(stays, margin, -np.inf)
 
 # %% ../nbs/60_thresholds.ipynb #11a1e224
 @dataclass(frozen=True, eq=False)
@@ -211,7 +211,7 @@ class Thresholds:
     classes:tuple=CLASSES # the K classes
     least:int=0 # labels of a recording at least; 1 forces the nearest class where none reaches its threshold
     most:int=3 # labels at most
-    normal_alone:bool=True # Normal keeps no company
+    alone:tuple=('Normal',) # classes that keep no company, where they are among the K
     about:dict=field(default_factory=dict) # rule, positives, on how many recordings
     chosen_on:tuple=() # keys of the `Predictions` that chose it
 
@@ -219,8 +219,8 @@ class Thresholds:
         values, classes = np.asarray(self.values, dtype=float), tuple(self.classes)
         if values.shape != (len(classes),):
             raise ECGError(f'{len(values)} thresholds for {len(classes)} classes: give one per class')
-        for name, value in (('values', values), ('classes', classes), ('chosen_on', tuple(self.chosen_on))):
-            object.__setattr__(self, name, value)
+        object.__setattr__(self, 'values', values)
+        for name in ('classes', 'alone', 'chosen_on'): object.__setattr__(self, name, tuple(getattr(self, name)))
 
     def margin(self, prob:np.ndarray)->np.ndarray:
         "How far the probabilities `prob` (n, K) lie beyond their thresholds, (n, K), log odds."
@@ -229,9 +229,7 @@ class Thresholds:
     def decode(self, prob:np.ndarray, least:int|None=None)->np.ndarray:
         "The labels of each recording, (n, K) bool, from probabilities `prob` (n, K); `least` in place of its own."
         least = self.least if least is None else least
-        margin = self.margin(prob)
-        if self.normal_alone and 'Normal' in self.classes:
-            margin = _normal_or_others(margin, self.classes.index('Normal'))
+        margin = _alone_or_others(self.margin(prob), np.isin(self.classes, self.alone))
         place = (-margin).argsort(1, kind='stable').argsort(1)
         return ((margin >= 0) & (place < self.most)) | ((place < least) & np.isfinite(margin))
 
@@ -242,7 +240,7 @@ class Thresholds:
     def to_dict(self)->dict:
         "As JSON can hold it."
         return {'values': self.values.tolist(), 'classes': list(self.classes), 'least': self.least, 'most': self.most,
-                'normal_alone': self.normal_alone, 'about': self.about, 'chosen_on': list(self.chosen_on)}
+                'alone': list(self.alone), 'about': self.about, 'chosen_on': list(self.chosen_on)}
 
     @classmethod
     def from_dict(cls, d:dict)->'Thresholds':
@@ -305,7 +303,7 @@ def fit_thresholds(
     together:bool=True, # then move all thresholds to where decoded labels are best; not with rules >= and expected-
     weights:np.ndarray|None=None, # (K, K) of `challenge_weights`, for the rule 'challenge'
     least:int|None=None, # labels of a recording at least; None: everyday answers have 0, and forced ones count as much
-    **decoding, # `most`, `normal_alone` of `Thresholds`
+    **decoding, # `most`, `alone` of `Thresholds`
 )->Thresholds:
     """Choose an operating point on validation recordings; raises ECGError where there are none.
 

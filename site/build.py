@@ -495,15 +495,9 @@ def digest(path): return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 def made_from(): return {name: digest(SHIPPED/name) for name in ('config.json', 'model.safetensors')}
 
 def page_facts(predictor):
-    "What the page has to know beside the network."
-    from ecg_nbdev.bundle import to_config
-    from ecg_nbdev.core import CLASS_TITLES
-    from ecg_nbdev.quality import QUALITY_LIMITS
-    config = to_config(predictor)
-    facts = {name: config[name] for name in ('classes', 'preparation', 'window', 'calibration')}
-    titles = {name: CLASS_TITLES.get(name, name) for name in config['classes']}
-    operating = {name: config['thresholds'][name] for name in ('values', 'most', 'normal_alone')}
-    return {'made_from': made_from(), **facts, 'titles': titles, 'thresholds': operating, 'limits': QUALITY_LIMITS}
+    "What the page has to know beside the network, and which model it is."
+    from ecg_nbdev.export import page_facts as facts
+    return {'made_from': made_from(), **facts(predictor)}
 
 def write_page_model():
     "Export the shipped model for the page, where another one was exported before."

@@ -254,8 +254,8 @@ def test_a_mouse_moves_the_slider_and_the_line_follows(view, report):
     agrees(page, preds, replace(operating, values=page.evaluate('now')))
 
 @pytest.mark.browser
-@pytest.mark.parametrize('rules', [{}, {'normal_alone': False}, {'least': 0}, {'least': 2, 'most': 2},
-                                   {'most': 9, 'least': 0, 'normal_alone': False}], ids=str)
+@pytest.mark.parametrize('rules', [{}, {'alone': ()}, {'least': 0}, {'least': 2, 'most': 2},
+                                   {'most': 9, 'least': 0, 'alone': ('LBBB', 'Normal')}], ids=str)
 def test_decoding_is_that_of_python(view, tmp_path, rules):
     preds, operating = made_up(300, seed=3)
     operating = replace(operating, **rules)

@@ -120,7 +120,7 @@ def test_the_challenge_leaves_thresholds_of_unscored_classes_alone():
 @given(probs, st.booleans(), st.integers(0, 2), st.integers(0, 2))
 @settings(max_examples=100, deadline=None)
 def test_decoding_keeps_its_promises(prob, alone, least, more):
-    at = Thresholds(np.linspace(.2, .6, 9), least=least, most=least+more+(least+more == 0), normal_alone=alone)
+    at = Thresholds(np.linspace(.2, .6, 9), least=least, most=least+more+(least+more == 0), alone=('Normal',)*alone)
     answer = at.decode(prob)
     n = answer.sum(1)
     assert (n <= at.most).all() and (n >= (min(least, 1) if alone else least)).all()

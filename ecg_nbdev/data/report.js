@@ -9,14 +9,14 @@ const clip = (v, low, high) => Math.min(Math.max(v, low), high)
 const logit = p => { p = clip(p, 1e-6, 1-1e-6); return Math.log(p)-Math.log1p(-p) }
 const expit = v => 1/(1+Math.exp(-v)), far = prob.map(logit)
 
-// -- answers: so many labels at least and at most, Normal alone
+// -- answers: so many labels at least and at most; some classes, as Normal, keep no company
 function decode(at) {
-  const answer = new Uint8Array(N*K), top = new Uint8Array(N), cut = at.map(logit), {least, most, normal_alone} = D.thresholds
-  const normal = normal_alone ? D.classes.indexOf('Normal') : -1, margin = new Float64Array(K)
+  const answer = new Uint8Array(N*K), top = new Uint8Array(N), cut = at.map(logit), {least, most} = D.thresholds
+  const alone = D.classes.map(name => D.thresholds.alone.includes(name)), margin = new Float64Array(K)
   for (let i = 0; i < N; i++) {
     let best = 0
     for (let k = 0; k < K; k++) { margin[k] = far[i*K+k]-cut[k]; if (margin[k] > margin[best]) best = k }
-    const open = k => normal < 0 || (best === normal ? k === normal : k !== normal)
+    const open = k => alone[best] ? k === best : !alone[k]
     let first = -1
     for (let k = 0; k < K; k++) {
       if (!open(k)) continue
