@@ -15,7 +15,7 @@ import json, os, warnings
 import pandas as pd
 from .bundle import Predictor, load_bundle, load_pretrained, to_config
 from .cohort import find_records
-from .core import ECGError, RecordError, printable, whole_file
+from .core import BundleError, ECGError, RecordError, printable, whole_file, write_sheet
 from .engines import OnnxNetwork, model_digest
 from .formats import FormatWarning
 from .parallel import in_threads, with_bar
@@ -141,7 +141,7 @@ def _write_answers(rows, out):
     table = pd.DataFrame(rows)
     with whole_file(out) as f:
         if out.suffix == '.parquet': table.to_parquet(f, index=False)
-        elif out.suffix == '.csv': table.to_csv(f, index=False)
+        elif out.suffix == '.csv': write_sheet(table, f)
         else: table.to_json(f, orient='records', lines=out.suffix == '.jsonl', force_ascii=False, indent=None)
 
 # %% ../nbs/82_answers.ipynb #b00e8922

@@ -16,7 +16,7 @@ from pathlib import Path
 import os
 import numpy as np
 import pandas as pd
-from .core import CLASSES, LEADS, CohortError, RecordError, printable, whole_file
+from .core import CLASSES, LEADS, CohortError, RecordError, printable, whole_file, write_sheet
 from .formats import ENDINGS, is_recording
 from .records import READERS, check_rate, check_signal, naming, read_header, read_record
 from .marks import record_mark
@@ -100,7 +100,7 @@ def _signal_row(path):
 def _describe(path):
     "What a file says of its recording, or the `RecordError` that says why it can't be used."
     try:
-        if printable(path) != str(path): raise RecordError(path, 'its name is not UTF-8: rename it')
+        if printable(path) != str(path): raise RecordError(path, 'its name holds what can\'t be printed: rename it')
         with naming(path): row = _wfdb_row(path) if path.suffix.lower() == '.hea' else _signal_row(path)
         check_rate(path, row['fs'])
         return row
@@ -230,7 +230,7 @@ class Cohort:
     )->None:
         "Write cohort.csv, skipped.csv and duplicates.csv."
         for name, table in (('cohort', self.table), ('skipped', self.skipped), ('duplicates', self.duplicates)):
-            with whole_file(Path(folder)/f'{name}.csv') as f: table.to_csv(f, index=False)
+            with whole_file(Path(folder)/f'{name}.csv') as f: write_sheet(table, f)
 
 # %% ../nbs/12_cohort.ipynb #ba94366f
 def _describe_all(paths, progress):

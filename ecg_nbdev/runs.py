@@ -18,7 +18,7 @@ from .answers import find_model
 from .bundle import Predictor, save_bundle
 from .calibration import CALIBRATION_METHODS, fit_calibration
 from .cohort import make_folds, scan, split_of_fold
-from .core import CLASSES, CohortError, ECGError, whole_file
+from .core import CLASSES, CohortError, ECGError, whole_file, write_sheet
 from .data import ecg_dls
 from .decoding import fit_decoder
 from .evaluation import Evaluation, evaluate
@@ -38,7 +38,7 @@ from .thresholds import apply_thresholds, fit_thresholds, threshold_rule
 
 # %% ../nbs/83_runs.ipynb #9fd0d5df
 def _write_table(table, path):
-    with whole_file(path) as f: table.to_csv(f, index=False)
+    with whole_file(path) as f: write_sheet(table, f)
 
 def _write_json(data, path):
     text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 from filelock import FileLock, Timeout
-from .core import LEADS, RecordError, StoreError, whole_file
+from .core import LEADS, RecordError, StoreError, whole_file, write_sheet
 from .records import prepare_record, read_record
 from .parallel import in_order, with_bar
 from .marks import record_mark, sample_mark
@@ -303,7 +303,7 @@ def _finish(table, path, folder, rows, meta):
         first = f'{skipped.path[0]}: {skipped.reason[0]}'
         raise StoreError(f'{path}: none of {len(table)} recordings can be packed, the first one is {first}')
     _index(table, packed).to_parquet(folder/'index.parquet')
-    skipped.to_csv(folder/'skipped.csv', index=False)
+    write_sheet(skipped, folder/'skipped.csv')
     about = dict(version=STORE_VERSION, samples=_samples(rows), **meta)
     (folder/'store.json').write_text(json.dumps(about, indent=1, default=_plain))
     (folder/'journal').unlink()
