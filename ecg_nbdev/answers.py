@@ -58,8 +58,9 @@ def read_noted(
 def _answer(predictor, held):
     "A dict for each of what is held (path, recording, notes), or the `RecordError` that says why there is none."
     try: answers = predictor.answers([record for _, record, _ in held])
-    except Exception:
+    except Exception as e:
         if len(held) > 1: return [one for each in held for one in _answer(predictor, [each])]
+        if isinstance(e, BundleError): return [RecordError(held[0][0], str(e))]
         try:
             with naming(held[0][0], "can't be predicted"): raise
         except RecordError as e: return [e]

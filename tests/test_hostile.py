@@ -14,6 +14,7 @@ from ecg_nbdev.core import CLASSES, CohortError, ECGError, Record, RecordError, 
 from ecg_nbdev.headers import read_header
 from ecg_nbdev.labels import read_ptbxl, read_reference
 from ecg_nbdev.records import read_record, write_record
+from ecg_nbdev.sim.synth import cohort_record
 
 h5py = pytest.importorskip('h5py')
 
@@ -159,6 +160,95 @@ def test_label_tables_say_what_is_wrong(tmp_path, row):
 def test_statements_that_are_none(tmp_path, row):
     (tmp_path/'ptbxl_database.csv').write_text('ecg_id,patient_id,age,sex,scp_codes\n'+row+'\n')
     with pytest.raises(CohortError): read_ptbxl(tmp_path/'ptbxl_database.csv')
+
+
+# --- model folders
+
+@pytest.fixture(scope='module')
+def small(tmp_path_factory):
+    "A folder with a small model that has all parts."
+    pytest.importorskip('torch')
+    from ecg_nbdev.bundle import Predictor, save_bundle
+    from ecg_nbdev.calibration import Calibration
+    from ecg_nbdev.models import create_model
+    from ecg_nbdev.thresholds import Thresholds
+    curves = [{'method': 'isotonic', 'x': [0., 1.], 'y': [.1, .9]}, *8*[{'method': 'platt', 'parameters': [1., 0.]}]]
+    model = create_model('lead', hidden=8)
+    return save_bundle(Predictor(model, thresholds=Thresholds([.5]*9), calibration=Calibration(tuple(curves))),
+                       tmp_path_factory.mktemp('model'))
+
+
+TAMPERED = { # what is changed in the configuration → what the line says
+    'thresholds of another order': (lambda c: c['thresholds']['classes'].reverse(), 'another order'),
+    'calibration of another order': (lambda c: c['calibration']['classes'].reverse(), 'another order'),
+    'classes of another number': (lambda c: c['classes'].pop(), 'another order'),
+    'a class that steers the terminal': (lambda c: c['classes'].__setitem__(0, '\x1b[2J'), 'is called'),
+    'a curve above one': (lambda c: c['calibration']['curves'][0].update(y=[.1, 6.99]), 'calibration of Normal'),
+    'a falling curve': (lambda c: c['calibration']['curves'][1].update(parameters=[-1., 0.]), 'calibration of AF'),
+    'a threshold below zero': (lambda c: c['thresholds']['values'].__setitem__(0, -1), 'a threshold is -1'),
+    'a million layers': (lambda c: c['model'].update(layers=1_000_000), '1000'),
+    'units without end': (lambda c: c['model'].update(hidden=1_000_000_000), 'shape|overflow|size'),
+    'wide': (lambda c: c['model'].update(hidden=20_000), 'has the shape'),
+    'another rate': (lambda c: c['preparation'].update(fs=200), 'reads 100'),
+    'a window of a year': (lambda c: c['window'].update(seconds=3e7), 'its window is'),
+    'no stitching': (lambda c: c['window'].update(stitch='best'), 'stitched by best'),
+    'no window': (lambda c: c.pop('window'), 'is damaged'),
+    'a list': (lambda c: c.update(thresholds=[1]), 'is damaged'),
+    'another digest': (lambda c: c.update(weights='0'*32), 'not those'),
+    'no digest': (lambda c: c.pop('weights'), 'not those')}
+
+def test_tampered_model_folders_are_refused(small, tmp_path):
+    import shutil
+    from ecg_nbdev.bundle import load_bundle
+    from ecg_nbdev.core import BundleError
+    folder = tmp_path/'model'
+    shutil.copytree(small, folder)
+    config, weights = folder/'config.json', folder/'model.safetensors'
+    good, whole = config.read_text(), weights.read_bytes()
+    load_bundle(folder)
+    def refuses(text):
+        with pytest.raises(BundleError, match=text) as e: load_bundle(folder)
+        assert str(folder) in str(e.value) and '\n' not in str(e.value)
+    for change, text in TAMPERED.values():
+        c = json.loads(good)
+        change(c)
+        config.write_text(json.dumps(c))
+        refuses(text)
+    for text in ('[]', '7', '{"a":'*100_000, good.replace('0.5', 'NaN'), '\0', good[:-40]):
+        config.write_text(text)
+        refuses('is damaged')
+    config.write_text(good)
+    weights.write_bytes(whole[:-900]+bytes([whole[-900]^1])+whole[-899:])
+    refuses('not those')
+
+
+def test_a_network_that_has_diverged_is_neither_written_nor_answers(small, tmp_path):
+    import torch
+    from ecg_nbdev.bundle import load_bundle, save_bundle
+    from ecg_nbdev.core import BundleError
+    predictor = load_bundle(small)
+    with torch.no_grad(): next(predictor.model.parameters()).fill_(float('nan'))
+    with pytest.raises(BundleError, match='NaN'): save_bundle(predictor, tmp_path/'model')
+    with pytest.raises(BundleError, match='no finite numbers'): predictor.predict(cohort_record(0, 0))
+    assert not (tmp_path/'model').exists()
+
+
+def test_what_no_prediction_can_be(small):
+    from ecg_nbdev.bundle import load_bundle
+    from ecg_nbdev.evaluation import evaluate
+    from ecg_nbdev.predictions import Predictions
+    from ecg_nbdev.thresholds import Thresholds, apply_thresholds
+    ids, prob, truth = ['a', 'b'], np.full((2, 9), .5), np.eye(9, dtype=bool)[:2]
+    good = Predictions(ids, prob, truth, 'test')
+    for wrong in (dict(prob=prob*3), dict(prob=prob*float('nan')), dict(prob=-prob), dict(truth=truth*.7), dict(prob=prob[:, :8]),
+                  dict(truth=np.where(truth, float('nan'), 0)), dict(role=['test']), dict(fold=[1]), dict(first=[0, 9]),
+                  dict(truth=truth[:, :8]), dict(classes=CLASSES[:8]), dict(classes=('AF',)*9), dict(key=['a'])):
+        with pytest.raises(ECGError) as e: Predictions(**dict(ids=ids, prob=prob, truth=truth, role='test') | wrong)
+        assert '\n' not in str(e.value)
+    other = Thresholds([.5]*9, CLASSES[::-1])
+    for call in (lambda: apply_thresholds(good, other), lambda: evaluate(good, other), lambda: other.decode(prob[:, :8]),
+                 lambda: other.decode(prob*3), lambda: Thresholds([7.]*9), lambda: load_bundle(small).calibration.apply(prob[:, :8])):
+        with pytest.raises(ECGError): call()
 
 
 # --- what is written and printed
