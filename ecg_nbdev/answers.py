@@ -15,7 +15,7 @@ import json, os, warnings
 import pandas as pd
 from .bundle import Predictor, load_bundle, load_pretrained, to_config
 from .cohort import find_records
-from .core import BundleError, ECGError, RecordError, printable, whole_file, write_sheet
+from .core import BundleError, ECGError, RecordError, check_folder, hold_file, printable, whole_file, write_sheet
 from .engines import OnnxNetwork, model_digest
 from .formats import FormatWarning
 from .parallel import in_threads, with_bar
@@ -125,10 +125,11 @@ def file_stamp(
 # %% ../nbs/82_answers.ipynb #6433f61d
 def _answered(journal, model):
     "The rows of a journal, by the stamps of their files; none where another model wrote it."
-    try: first, *lines = journal.read_text(encoding='utf-8').split('\n')[:-1] # what has no end of line was cut off
-    except (FileNotFoundError, ValueError): return {}
-    if json.loads(first) != model: return {}
-    return {json.dumps(stamp): row for stamp, row in map(json.loads, lines)}
+    try:
+        first, *lines = journal.read_text(encoding='utf-8').split('\n')[:-1] # what has no end of line was cut off
+        if json.loads(first) != model: return {}
+        return {json.dumps(stamp): row for stamp, row in map(json.loads, lines)}
+    except (FileNotFoundError, ValueError, TypeError): return {}
 
 # %% ../nbs/82_answers.ipynb #97b6262f
 def _note(journal, *contents):
@@ -159,13 +160,17 @@ def answer_to(
     "Answer recordings into a file; a run that was stopped is continued. Raises ECGError for another ending."
     out, model = Path(out), model_identity(predictor)
     if out.suffix not in OUT_ENDINGS: raise ECGError(f'{out}: name a file that ends in {", ".join(OUT_ENDINGS)}')
+    if out.is_dir(): raise ECGError(f'{out} is a folder: name a file')
+    check_folder(out.parent)
     journal = out.with_name(f'.{out.name}.journal')
     stamps = {printable(path): file_stamp(path) for path in paths}
-    earlier = _answered(journal, model)
-    rows = {file: earlier[json.dumps(stamp)] for file, stamp in stamps.items() if json.dumps(stamp) in earlier}
-    rest, n_before = [path for path in paths if printable(path) not in rows], len(rows)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with journal.open('w', encoding='utf-8') as f:
+    with journal.open('a', encoding='utf-8') as f:
+        if not hold_file(f.fileno()): raise ECGError(f'{out}: another process is writing it: wait until it is done')
+        earlier = _answered(journal, model)
+        rows = {file: earlier[json.dumps(stamp)] for file, stamp in stamps.items() if json.dumps(stamp) in earlier}
+        rest, n_before = [path for path in paths if printable(path) not in rows], len(rows)
+        f.truncate(0)
         _note(f, model, *([stamps[file], row] for file, row in rows.items()))
         for row in answer_rows(with_bar(rest, len(rest), show), predictor, failed, told):
             rows[row['file']] = row

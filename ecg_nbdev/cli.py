@@ -12,17 +12,37 @@ __all__ = ['ecg_train', 'ecg_evaluate', 'ecg_predict', 'ecg_holter', 'ecg_report
 from functools import wraps
 from pathlib import Path
 from typing import Annotated
-import csv, json, sys
+import csv, errno, json, os, sys
 from fastcore.script import CliError, call_parse
-from .core import CLASS_TITLES, ECGError
+from .core import CLASS_TITLES, ECGError, printable, sheet_text
 
 # %% ../nbs/90_cli.ipynb #d7a071ec
+_MENDS = { # what the system says → how it is mended
+    errno.ENOSPC: 'make room and run it again', errno.EDQUOT: 'make room and run it again',
+    errno.EFBIG: 'write to a disk that takes larger files', errno.EROFS: 'name a folder that can be written to',
+    errno.EACCES: 'check the permissions, or name another place', errno.EPERM: 'check the permissions, or name another place',
+    errno.ENOTDIR: 'a file is in the way, name another folder', errno.EEXIST: 'a file is in the way, name another folder',
+    errno.EISDIR: 'a folder is in the way, name another file', errno.EMFILE: 'close files, or raise ulimit -n'}
+
+def _in_a_line(e):
+    "What is wrong, where, and how it is mended."
+    if isinstance(e, MemoryError): return 'there is not enough memory: close other programs, or give fewer or shorter recordings'
+    if not isinstance(e, OSError): return printable(e)
+    where = f'{e.filename}: ' if e.filename is not None else ''
+    return printable(f'{where}{e.strerror or e}: {_MENDS.get(e.errno, "check the path and the disk")}')
+
 def _one_line_errors(f):
-    "Turn an ECGError into one line on stderr and exit status 1."
+    "One line on stderr in place of a traceback: exit status 1 for what can be mended, 130 for Ctrl-C."
     @wraps(f)
     def wrapped(*args, **kwargs):
         try: return f(*args, **kwargs)
-        except ECGError as e: raise CliError(str(e)) from e
+        except BrokenPipeError: # who read the answers has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        except (ECGError, OSError, MemoryError) as e: raise CliError(_in_a_line(e)) from e
+        except KeyboardInterrupt:
+            print('stopped; the same command again goes on, or begins anew', file=sys.stderr)
+            sys.exit(130)
     return wrapped
 
 # %% ../nbs/90_cli.ipynb #3e116806
@@ -98,7 +118,7 @@ def _csv_line(cells):
     "A line of a CSV file, without its end."
     from io import StringIO
     line = StringIO()
-    csv.writer(line, lineterminator='').writerow(f'{c:.4f}'.removesuffix('nan') if isinstance(c, float) else c for c in cells)
+    csv.writer(line, lineterminator='').writerow(f'{c:.4f}'.removesuffix('nan') if isinstance(c, float) else sheet_text(c) for c in cells)
     return line.getvalue()
 
 def _as_csv(rows, predictor):

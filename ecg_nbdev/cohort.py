@@ -9,6 +9,8 @@ __all__ = ['find_records', 'Cohort', 'scan', 'join_cohorts', 'make_folds', 'spli
 
 # %% ../nbs/12_cohort.ipynb #930141ab
 from collections import defaultdict
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from importlib.resources import files
 from itertools import chain
@@ -16,7 +18,7 @@ from pathlib import Path
 import os
 import numpy as np
 import pandas as pd
-from .core import CLASSES, LEADS, CohortError, RecordError, printable, whole_file, write_sheet
+from .core import CLASSES, LEADS, UNFINISHED, CohortError, RecordError, printable, whole_file, write_sheet
 from .formats import ENDINGS, is_recording
 from .records import READERS, check_rate, check_signal, naming, read_header, read_record
 from .marks import record_mark
@@ -44,6 +46,8 @@ def find_records(
         failed(error)
     folder = Path(folder)
     if not folder.is_dir(): raise CohortError(f'{folder}: there is no such folder: check the path')
+    if (folder/UNFINISHED).exists():
+        raise CohortError(f'{folder}: is not finished: run the command that wrote it again')
     found = []
     for place, below, names in os.walk(folder, onerror=closed):
         below[:] = sorted(name for name in below if not name.startswith('.'))
@@ -233,12 +237,31 @@ class Cohort:
             with whole_file(Path(folder)/f'{name}.csv') as f: write_sheet(table, f)
 
 # %% ../nbs/12_cohort.ipynb #ba94366f
+def _alone(path):
+    "What a process of its own says of a recording whose reading may end it."
+    with ProcessPoolExecutor(1) as pool:
+        try: return pool.submit(_describe, path).result()
+        except BrokenProcessPool: return RecordError(path, 'ended the process that read it: leave it out')
+
+def _survived(paths):
+    "What is said of each recording by a few processes; one that ends its process is named, the others are read."
+    done = 0
+    while done < len(paths):
+        try:
+            for found in in_order(_describe, paths[done:]):
+                done += 1
+                yield found
+        except BrokenProcessPool:
+            suspects = paths[done:done+16]
+            done += len(suspects)
+            yield from map(_alone, suspects)
+
 def _describe_all(paths, progress):
     "Pairs of what a file says (see `_describe`) and its path, headers first."
     headers = [path for path in paths if path.suffix.lower() == '.hea']
     others = [path for path in paths if path.suffix.lower() != '.hea']
     many = len(others) > 20
-    described = with_bar(in_order(_describe, others, None if many else 1), len(others), progress and many)
+    described = with_bar(_survived(others) if many else map(_describe, others), len(others), progress and many)
     return zip(chain(map(_describe, headers), described), headers+others)
 
 # %% ../nbs/12_cohort.ipynb #b2afa774

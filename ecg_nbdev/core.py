@@ -167,6 +167,18 @@ def remove_left(
                 if time.time()-os.fstat(f.fileno()).st_mtime > 1 and hold_file(f.fileno()): os.unlink(path)
         except OSError: pass
 
+# %% ../nbs/00_core.ipynb #7d63ec2a
+UNFINISHED = '.unfinished' # a file in a folder that is still written, or whose writer was killed
+
+def check_folder(
+    folder, # that shall be written to
+)->None:
+    "Raise ECGError where a folder neither is there nor can be made: said before the work, not after it."
+    folder = Path(os.path.abspath(folder))
+    place = next(p for p in (folder, *folder.parents) if p.exists())
+    if not place.is_dir(): raise ECGError(f'{printable(place)} is a file and in the way: name another folder')
+    if not os.access(place, os.W_OK | os.X_OK): raise ECGError(f"{printable(place)} can't be written to: name another folder")
+
 # %% ../nbs/00_core.ipynb #1b6ff5e1
 @contextmanager
 def whole_file(

@@ -339,6 +339,6 @@ def write_record(
     matlab_head = struct.pack('<5i4s', 30, len(LEADS), record.n, 0, 4, b'val\0') # level 4: a matrix `val` of int16
     first = f'{record.id} {len(LEADS)} {record.fs:.10g} {record.n}'
     text = '\n'.join([first, *_signal_lines(record, units), *_comment_lines(record), ''])
-    with whole_file(header.with_suffix('.mat')) as f: f.write_bytes(matlab_head+units.tobytes())
-    with whole_file(header) as f: f.write_text(text)
+    with whole_file(header.with_suffix('.mat'), tidy=False) as f: f.write_bytes(matlab_head+units.tobytes())
+    with whole_file(header, tidy=False) as f: f.write_text(text)
     return header

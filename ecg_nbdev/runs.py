@@ -18,7 +18,8 @@ from .answers import find_model
 from .bundle import Predictor, save_bundle
 from .calibration import CALIBRATION_METHODS, fit_calibration
 from .cohort import make_folds, scan, split_of_fold
-from .core import CLASSES, CohortError, ECGError, whole_file, write_sheet
+from .core import (CLASSES, UNFINISHED, CohortError, ECGError, check_folder, hold_file, remove_left,
+    whole_file, write_sheet)
 from .data import ecg_dls
 from .decoding import fit_decoder
 from .evaluation import Evaluation, evaluate
@@ -231,6 +232,39 @@ def _reference_row(record):
     numbers = [CLASSES.index(c)+1 for c in record.labels]
     return [record.id, *numbers, *['']*(3-len(numbers))]
 
+# %% ../nbs/83_runs.ipynb #b00dda67
+def _check_new(folder, mark, about):
+    "Raise CohortError where a folder holds anything but what the same run has begun."
+    if not mark.exists():
+        if folder.is_dir() and any(folder.iterdir()):
+            raise CohortError(f'{folder} is not empty: name a new folder for the simulated recordings')
+    elif (held := mark.read_text()) not in ('', json.dumps(about)):
+        raise CohortError(f'{folder} was begun with {held}, not {json.dumps(about)}: finish it, or name a new folder')
+
+@contextmanager
+def _unfinished(folder, about):
+    "Mark a folder as not finished for as long as the block runs, or until the same run ends well another time."
+    mark = folder/UNFINISHED
+    check_folder(folder)
+    _check_new(folder, mark, about)
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(mark, 'a+') as f:
+        if not hold_file(f.fileno()): raise CohortError(f'{folder}: another process is writing it: wait until it is done')
+        f.truncate(0)
+        f.write(json.dumps(about))
+        f.flush()
+        remove_left(folder.glob('.S*'))
+        yield
+    mark.unlink()
+
+def _simulated_into(folder, i, seed):
+    "A simulated recording that is written to a folder, or that an earlier run has written."
+    header = folder/f'S{i+1:05d}.hea'
+    if header.exists(): return read_record(header)
+    record = cohort_record(i, seed)
+    write_record(record, folder)
+    return record
+
 # %% ../nbs/83_runs.ipynb #13401f50
 def synth_run(
     folder, # to write
@@ -238,16 +272,14 @@ def synth_run(
     seed:int=0,
     show:bool=False, # a progress bar
 )->Path:
-    "Write a simulated data set; the same seed writes the same files. Raises CohortError where the folder is not empty."
-    folder, rows = Path(folder), []
-    if folder.is_dir() and any(folder.iterdir()):
-        raise CohortError(f'{folder} is not empty: name a new folder for the simulated recordings')
-    for i in with_bar(range(n), n, show):
-        record = cohort_record(i, seed)
-        write_record(record, folder)
-        rows.append(_reference_row(record))
-    columns = ['Recording', 'First_label', 'Second_label', 'Third_label']
-    _write_table(pd.DataFrame(rows, columns=columns), folder/'REFERENCE.csv')
+    """Write a simulated data set; the same seed writes the same files, and a run that was stopped is continued.
+
+    Raises CohortError where the folder is not empty, or where another process writes it."""
+    folder = Path(folder)
+    with _unfinished(folder, {'n': n, 'seed': seed}):
+        rows = [_reference_row(_simulated_into(folder, i, seed)) for i in with_bar(range(n), n, show)]
+        columns = ['Recording', 'First_label', 'Second_label', 'Third_label']
+        _write_table(pd.DataFrame(rows, columns=columns), folder/'REFERENCE.csv')
     return folder
 
 # %% ../nbs/83_runs.ipynb #3fb86655
@@ -272,6 +304,8 @@ def evaluate_run(
     """Score a model on a folder: metrics.json, predictions.csv, report.html.
 
     Raises CohortError where nothing can be read, nothing is labelled, or the model has seen all of it."""
+    out = Path(out or f'{model or "runs/shipped"}/evaluation-{Path(test_path).resolve().name}')
+    check_folder(out)
     predictor, cohort = find_model(model), _cohort(test_path)
     about = {'data': str(test_path), 'model': str(model or 'shipped'), **_patients(cohort)}
     about |= {k: v for k, v in predictor.about.items() if k in ('arch', 'seed')}
@@ -281,7 +315,6 @@ def evaluate_run(
     skipped = pd.concat([cohort.skipped, failed], ignore_index=True)
     table = cohort.table.set_index('id')
     with _quiet(): evaluation = evaluate(preds, predictor.thresholds, n_skipped=len(skipped), sources=table.source)
-    out = Path(out or f'{model or "runs/shipped"}/evaluation-{Path(test_path).resolve().name}')
     facts = {k: v for k, v in predictor.about.items() if k not in ('seen', 'per_class')}
     write_report(evaluation, out/'report.html', f'{Path(test_path).name}, scored by {model or "the shipped model"}',
                  skipped, lambda name: read_record(table.path[name], missing='nan'), about=facts)
