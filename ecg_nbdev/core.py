@@ -53,6 +53,9 @@ SNOMED = {'Normal': 426783006, 'AF': 164889003, 'I-AVB': 270492004, 'LBBB': 1649
 # %% ../nbs/00_core.ipynb #f23dc7bc
 class ECGError(Exception):
     "Something is wrong with the data or the model: one line that names the file and says how to mend it."
+    def __init__(self,
+        text='', # of any number of lines: other packages' errors, which stand within, may have several
+    ): super().__init__(printable(' '.join(str(text).split('\n'))))
 
 class CohortError(ECGError):
     "A folder of recordings, or its label table, can't be used."
@@ -96,8 +99,8 @@ class RecordError(ECGError):
         path, # the file
         reason:str, # what is wrong and how to mend it
     ):
-        self.path, self.reason = Path(path), reason
-        super().__init__(printable(f'{path}: {reason}'))
+        self.path, self.reason = Path(path), printable(' '.join(str(reason).split('\n')))
+        super().__init__(f'{path}: {reason}')
 
     def __reduce__(self): return type(self), (self.path, self.reason)
 

@@ -77,8 +77,8 @@ def load_onnx(
     Raises BundleError for a file that is missing, damaged or of another program,
     ECGError where onnxruntime is missing."""
     session = onnx_session(path)
-    notes = session.get_modelmeta().custom_metadata_map
     with damaged(path, 'write it anew with ecg-export'):
+        notes = session.get_modelmeta().custom_metadata_map
         config = parse_json(notes.get('ecg_nbdev', '{}'))
         if config.get('format') != FORMAT:
             raise BundleError('it was not written by this version of ecg_nbdev: write it anew with ecg-export')

@@ -167,17 +167,23 @@ def _read_parquet(path):
         raise ECGError(f'{path}: holds no predictions ({type(e).__name__}): '
                        'give a file that save_predictions wrote') from None
 
+# %% ../nbs/49_predictions.ipynb #c405a986
+def _predictions_of(t, classes, provenance):
+    "Predictions of a table that `save_predictions` wrote."
+    def block(name): return t[[f'{name} {c}' for c in classes]].to_numpy()
+    answer = block('answer') if f'answer {classes[0]}' in t else None
+    return Predictions(t['id'], block('prob'), block('truth'), t['role'], tuple(classes), t['first'].to_numpy(), answer,
+                       t['fold'].to_numpy(), provenance, t.get('key'), block('known'))
+
 # %% ../nbs/49_predictions.ipynb #7359c710
 def load_predictions(
     path, # a file of `save_predictions`
 )->Predictions:
     "Read predictions; raises ECGError for a file that is none."
     t, about = _read_parquet(path)
-    classes = about['classes']
-    def block(name): return t[[f'{name} {c}' for c in classes]].to_numpy()
-    answer = block('answer') if f'answer {classes[0]}' in t else None
-    return Predictions(t['id'], block('prob'), block('truth'), t['role'], tuple(classes), t['first'].to_numpy(), answer,
-                       t['fold'].to_numpy(), about['provenance'], t.get('key'), block('known'))
+    try: return _predictions_of(t, about['classes'], about['provenance'])
+    except (ECGError, LookupError, TypeError, ValueError) as e:
+        raise ECGError(f'{path}: its parts do not fit together ({e}): write it again with save_predictions') from None
 
 # %% ../nbs/49_predictions.ipynb #322e56d5
 def join_predictions(
