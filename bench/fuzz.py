@@ -103,6 +103,9 @@ def made(folder):
     return folder
 
 
+LABELS = 'REFERENCE.csv', 'ptbxl_database.csv', 'metadata.csv', 'exams.csv'
+MADE = {'.npy': 'NumPy', '.npz': 'NumPy archive', '.csv': 'CSV', '.parquet': 'Parquet', '.h5': 'HDF5', '.mat': 'MATLAB'}
+
 def corpus(data, folder):
     "Format → list of (reader, file, files beside it)."
     found, folder = defaultdict(list), made(folder)
@@ -118,14 +121,15 @@ def corpus(data, folder):
                 '.xml': 'XML', '.txt': 'text'}.get(path.suffix.lower())
         if kind and path.with_suffix('') not in with_header: found[kind].append((read_any, path, []))
         if kind == 'EDF': found['EDF stream'].append((read_stream, path, []))
-        if path.name in ('REFERENCE.csv', 'ptbxl_database.csv', 'metadata.csv', 'exams.csv'): found['labels'].append((read_labels, path, []))
+        if path.name in LABELS: found['labels'].append((read_labels, path, []))
     for path in sorted(folder.glob('made*')):
-        kind = {'.npy': 'NumPy', '.npz': 'NumPy archive', '.csv': 'CSV', '.parquet': 'Parquet', '.h5': 'HDF5', '.mat': 'MATLAB'}[path.suffix]
+        kind = MADE[path.suffix]
         if path.name.endswith('_73.mat'): kind = 'MATLAB 7.3'
         found[kind].append((read_table if path.suffix in ('.npy', '.csv') else read_any, path, []))
     for kind, read, place, names in (('model', read_model, 'model', ('config.json', 'model.safetensors')),
                                      ('store', read_store, 'store', ('store.json', 'index.parquet', 'signal.i16'))):
-        for name in names: found[kind].append((read, folder/place/name, [p for p in (folder/place).iterdir() if p.name != name]))
+        for name in names:
+            found[kind].append((read, folder/place/name, [p for p in (folder/place).iterdir() if p.name != name]))
     found['ONNX'] = [(read_onnx, folder/'alone.onnx', [])]
     found['fetch'] = [(read_listing, folder/'SHA256SUMS.txt', [])]
     found['predictions'] = [(read_saved, folder/'saved.parquet', [])]
@@ -135,7 +139,8 @@ def corpus(data, folder):
 # --- changes
 
 EVIL = [b'\xff\xff\xff\xff', b'\x7f\xff\xff\xff', b'\xff\xff\xff\x7f', bytes(4), b'\x00\x00\x00\x80', bytes(8), b'\xff'*8]
-WORDS = [b'0', b'-1', b'1e999', b'nan', b'99999999999999999999', b'/etc/passwd', b'../../x', b'\x1b[2J', b'%s%n', b'=1+1', b'\xc3', b'~']
+WORDS = [b'0', b'-1', b'1e999', b'nan', b'99999999999999999999', b'/etc/passwd', b'../../x', b'\x1b[2J', b'%s%n', b'=1+1',
+         b'\xc3', b'~']
 
 def _at(data, r): # near the beginning, where the counts are, half of the time
     return r.randrange(min(len(data), 1024) if r.random() < .5 else len(data)) if data else 0
@@ -150,9 +155,13 @@ def _number(data, r, other):
     return data[:at]+evil+data[at+len(evil):]
 def _cut(data, r, other): return data[:_at(data, r)]
 def _gone(data, r, other): return data[:(at := _at(data, r))]+data[at+r.choice((1, 4, 8, 100, 5000)):]
-def _twice(data, r, other): return data[:(at := _at(data, r))]+data[at:at+r.choice((4, 64, 3000))]*r.choice((2, 20, 300))+data[at:]
+def _twice(data, r, other):
+    at = _at(data, r)
+    return data[:at]+data[at:at+r.choice((4, 64, 3000))]*r.choice((2, 20, 300))+data[at:]
 def _spliced(data, r, other): return data[:_at(data, r)]+other[_at(other, r):]
-def _blank(data, r, other): return data[:(at := _at(data, r))]+r.choice((b' ', b'\n', b'\0', b'1', b'(', b'#a: '))*r.choice((10, 20_000))+data[at:]
+def _blank(data, r, other):
+    at = _at(data, r)
+    return data[:at]+r.choice((b' ', b'\n', b'\0', b'1', b'(', b'#a: '))*r.choice((10, 20_000))+data[at:]
 def _word(data, r, other):
     words = list(re.finditer(rb'[\w.+-]+', data[:4096]))
     if not words: return _number(data, r, other)
@@ -246,7 +255,8 @@ def main(
     with tempfile.TemporaryDirectory() as place:
         seeds = corpus(data, Path(place))
         if only: seeds = {only: seeds[only]}
-        held = {kind: [(read, path.name, path.read_bytes(), beside) for read, path, beside in files] for kind, files in seeds.items()}
+        held = {kind: [(read, path.name, path.read_bytes(), beside) for read, path, beside in files]
+                for kind, files in seeds.items()}
         n_files = {kind: len(files) for kind, files in held.items()}
         print(f'{sum(n_files.values())} files of {len(held)} formats', file=sys.stderr)
         end = time.monotonic()+60*minutes

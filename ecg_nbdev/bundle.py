@@ -397,7 +397,8 @@ def _network(folder, c, light):
 def _onnx_network(folder, c):
     "The network of a folder's `model.onnx`; None without onnxruntime, without the file, or where it is another one."
     path = folder/'model.onnx'
-    if not (path.is_file() and find_spec('onnxruntime')) or bytes_digest(path.read_bytes()) != c.get('onnx'): return None
+    if not (path.is_file() and find_spec('onnxruntime')): return None
+    if bytes_digest(path.read_bytes()) != c.get('onnx'): return None
     return OnnxNetwork(onnx_session(path), c['model'], c['weights'])
 
 # %% ../nbs/80_bundle.ipynb #faeabb2d

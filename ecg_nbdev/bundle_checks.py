@@ -22,7 +22,7 @@ _WRONG = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, R
 @contextmanager
 def damaged(
     path, # of the file that is read
-    mend:str='copy the model folder again',
+    mend:str='copy the model folder again', # how it is mended
 ):
     "Turn what a damaged file causes into a `BundleError` that names it."
     try: yield
@@ -49,7 +49,7 @@ def _check_classes(c):
     if bad := [name for name in classes if not name or name != printable(name) or ';' in name]:
         _refuse(f'a class is called {bad[0]!r}')
     for part in ('thresholds', 'calibration'):
-        if c.get(part) and c[part]['classes'] != classes: _refuse(f'its {part} are of other classes, or in another order')
+        if c.get(part) and c[part]['classes'] != classes: _refuse(f'its {part} name other classes, or another order')
     sets = c['label_sets'] or []
     if {name for names in sets for name in names}-set(classes): _refuse('its label sets name other classes')
     wanted = len(sets) or len(classes)
@@ -64,7 +64,8 @@ def _check_numbers(c):
     "Rates, lengths and rules are such as a recording can have."
     p, window, how = c['preparation'], c['window'], c['window']['stitch']
     _between('its sampling rate', p['fs'], 10, 10_000)
-    if p['fs'] != c['model']['fs']: _refuse(f'its network reads {c["model"]["fs"]} Hz, its preparation gives {p["fs"]} Hz')
+    read = c['model']['fs']
+    if p['fs'] != read: _refuse(f'its network reads {read} Hz, its preparation gives {p["fs"]} Hz')
     if p['highpass'] is not None: _between('its high-pass', p['highpass'], 1e-3, p['fs']/2)
     if p['limit'] is not None: _between('its limit', p['limit'], 1e-3, 1e6)
     _between('its window', window['seconds'], .1, 3600)

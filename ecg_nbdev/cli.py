@@ -20,13 +20,13 @@ from .core import CLASS_TITLES, ECGError, printable, sheet_text
 _MENDS = { # what the system says → how it is mended
     errno.ENOSPC: 'make room and run it again', errno.EDQUOT: 'make room and run it again',
     errno.EFBIG: 'write to a disk that takes larger files', errno.EROFS: 'name a folder that can be written to',
-    errno.EACCES: 'check the permissions, or name another place', errno.EPERM: 'check the permissions, or name another place',
-    errno.ENOTDIR: 'a file is in the way, name another folder', errno.EEXIST: 'a file is in the way, name another folder',
+    errno.EACCES: 'check the permissions, or name another place', errno.ENOTDIR: 'a file is in the way, name another folder',
+    errno.EEXIST: 'a file is in the way, name another folder',
     errno.EISDIR: 'a folder is in the way, name another file', errno.EMFILE: 'close files, or raise ulimit -n'}
 
 def _in_a_line(e):
     "What is wrong, where, and how it is mended."
-    if isinstance(e, MemoryError): return 'there is not enough memory: close other programs, or give fewer or shorter recordings'
+    if isinstance(e, MemoryError): return 'there is not enough memory: close other programs, or give shorter recordings'
     if not isinstance(e, OSError): return printable(e)
     where = f'{e.filename}: ' if e.filename is not None else ''
     return printable(f'{where}{e.strerror or e}: {_MENDS.get(e.errno, "check the path and the disk")}')
@@ -118,7 +118,8 @@ def _csv_line(cells):
     "A line of a CSV file, without its end."
     from io import StringIO
     line = StringIO()
-    csv.writer(line, lineterminator='').writerow(f'{c:.4f}'.removesuffix('nan') if isinstance(c, float) else sheet_text(c) for c in cells)
+    def text(cell): return f'{cell:.4f}'.removesuffix('nan') if isinstance(cell, float) else sheet_text(cell)
+    csv.writer(line, lineterminator='').writerow(map(text, cells))
     return line.getvalue()
 
 def _as_csv(rows, predictor):

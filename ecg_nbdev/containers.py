@@ -31,7 +31,7 @@ def _tag(data, at, end, order):
     kind, n = struct.unpack_from(order+'II', data, at)
     if kind >> 16: kind, n, begin, after = kind & 0xffff, kind >> 16, at+4, at+8 # content within the tag
     else: begin, after = at+8, at+8+n+(-n % 8 if kind != _PACKED else 0)
-    if kind not in _SIZES and kind not in (_MATRIX, _PACKED): raise Lie(f'an element is of kind {kind}, which there is not')
+    if kind not in (*_SIZES, _MATRIX, _PACKED): raise Lie(f'an element is of kind {kind}, which there is not')
     if begin+n > (end if begin == at+8 else after): raise Lie('an element is longer than what it stands in')
     return kind, begin, n, min(after, end)
 
@@ -173,7 +173,8 @@ def hdf5_table(
 # %% ../nbs/08_containers.ipynb #962a8a82
 def _turned(item, size):
     "A variable of level 7.3 as scipy gives those of level 5: an array, or a dict of its fields in an array."
-    if hasattr(item, 'keys'): return np.array([[{name: _turned(_linked(item, name), size) for name in list(item)[:20]}]])
+    if hasattr(item, 'keys'):
+        return np.array([[{name: _turned(_linked(item, name), size) for name in list(item)[:20]}]])
     values = _table(item, size).T
     is_text = item.attrs.get('MATLAB_class') == b'char'
     return np.array([''.join(map(chr, np.ravel(values)[:1000]))]) if is_text else values
@@ -188,7 +189,7 @@ def load_matlab(
     path, # the .mat file
     names, # of the variables that are wanted
 )->dict: # name → value of those that are there, as `scipy.io.loadmat` gives them
-    "Variables of a MATLAB file of any level; raises `RecordError` for one that is damaged, or whose sizes are not true."
+    "Variables of a MATLAB file of any level; raises `RecordError` for one that is damaged or whose sizes are not true."
     path = Path(path)
     try:
         with open(path, 'rb') as f: head = f.read(128)

@@ -67,12 +67,12 @@ class BundleError(ECGError):
     "A saved model is missing, damaged or does not fit."
 
 # %% ../nbs/00_core.ipynb #edcf2d67
-_STEERING = re.compile('[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]') # control characters, and those that turn text round
+_STEERING = re.compile('[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]') # control characters, and what turns text round
 
 def printable(
     path, # a path or its text
 )->str:
-    "The text of a path that can be printed and stored, whatever bytes its name holds; what steers a terminal is spelt out."
+    "The text of a path that can be printed and stored, whatever bytes it holds; what steers a terminal is spelt out."
     text = os.fsencode(str(path)).decode('utf-8', 'backslashreplace')
     return _STEERING.sub(lambda found: found[0].encode('unicode_escape').decode(), text)
 
@@ -125,7 +125,7 @@ class Record:
             raise RecordError(name, f'its signal has shape {signal.shape}, not (12, samples): give one row a lead')
         if not self.fs > 0: raise RecordError(name, f'its sampling rate is {self.fs} Hz: give a rate above zero')
         for text in (self.labels, self.unknown):
-            if isinstance(text, str): raise RecordError(name, f'its labels are the text "{text}": give a tuple of names')
+            if isinstance(text, str): raise RecordError(name, f'its labels are the text "{text}": give a tuple')
         fixed = {'signal': signal, 'labels': tuple(self.labels), 'unknown': tuple(self.unknown),
                  'id': printable(self.id), 'patient': printable(self.patient or self.id)}
         for field_name, value in fixed.items(): object.__setattr__(self, field_name, value) # the class is frozen
@@ -179,8 +179,8 @@ def check_folder(
     "Raise ECGError where a folder neither is there nor can be made: said before the work, not after it."
     folder = Path(os.path.abspath(folder))
     place = next(p for p in (folder, *folder.parents) if p.exists())
-    if not place.is_dir(): raise ECGError(f'{printable(place)} is a file and in the way: name another folder')
-    if not os.access(place, os.W_OK | os.X_OK): raise ECGError(f"{printable(place)} can't be written to: name another folder")
+    if not place.is_dir(): raise ECGError(f'{place} is a file and in the way: name another folder')
+    if not os.access(place, os.W_OK | os.X_OK): raise ECGError(f"{place} can't be written to: name another folder")
 
 # %% ../nbs/00_core.ipynb #1b6ff5e1
 @contextmanager

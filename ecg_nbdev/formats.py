@@ -20,7 +20,8 @@ from .headers import MILLIVOLTS, check_regular, parse_age, parse_sex
 # %% ../nbs/09a_formats.ipynb #4cdb449c
 _HEAD = 65536 # bytes that are looked at
 _MARKS = ( # position, bytes, format
-    (0, b'\x89HDF\r\n', 'HDF5'), (0, b'MATLAB 5.0', 'MATLAB'), (0, b'MATLAB 7.3', 'MATLAB'), (0, b'PAR1', 'Parquet'), (0, b'\x93NUMPY', 'NumPy'),
+    (0, b'\x89HDF\r\n', 'HDF5'), (0, b'MATLAB 5.0', 'MATLAB'),
+    (0, b'MATLAB 7.3', 'MATLAB'), (0, b'PAR1', 'Parquet'), (0, b'\x93NUMPY', 'NumPy'),
     (128, b'DICM', 'DICOM'), (0, b'ISHNE1.0', 'ISHNE'), (0, b'0       ', 'EDF'), (16, b'SCPECG', 'SCP-ECG'),
     (0, b'\xffBIOSEMI', 'BDF'), (0, b'ANN  1.0', 'ISHNE annotation'), (0, b'%PDF', 'PDF'),
     (0, b'\x89PNG', 'a PNG picture'), (0, b'\xff\xd8\xff', 'a JPEG picture'))
@@ -171,7 +172,8 @@ def _without_pulse(signal):
 def _parse_xml(path, name):
     "The root of an XML document without entities; raises `RecordError` where it is damaged."
     content = path.read_bytes()
-    if b'<!ENTITY' in content.replace(b'\0', b''): raise RecordError(path, f'is {name} with entities, which are not read: export it again')
+    if b'<!ENTITY' in content.replace(b'\0', b''):
+        raise RecordError(path, f'is {name} with entities, which are not read: export it again')
     try: return ElementTree.fromstring(content)
     except (ElementTree.ParseError, ValueError) as e:
         raise RecordError(path, f'is {name} and damaged ({e}): copy it again') from e
@@ -353,7 +355,8 @@ def _read_numpy(path, told):
     except Exception as e: raise RecordError(path, f"can't be read as NumPy's ({e}): copy it again") from e
     if isinstance(held, np.ndarray): return _record_of_array(path, held, told)
     unpacked = sum(part.file_size for part in held.zip.infolist())
-    if unpacked > MOST: raise RecordError(path, f'unpacks to {unpacked >> 20} MB, more than {MOST >> 20}: save it with np.save')
+    if unpacked > MOST:
+        raise RecordError(path, f'unpacks to {unpacked >> 20} MB, more than {MOST >> 20}: save it with np.save')
     with held: variables = {name.lower(): held[name] for name in held.files}
     arrays = [a for a in variables.values() if a.ndim == 2 and a.dtype.kind in 'iuf']
     if len(arrays) != 1: raise RecordError(path, f'holds {len(arrays)} signals with leads: give one with (12, samples)')
@@ -374,7 +377,8 @@ def _record_of_array(path, array, told, names=None, rate=None, unit=None):
 def _table_of(parquet, path):
     "The table of an open Parquet file; `RecordError` where it tells of more numbers than memory is taken for."
     about = parquet.metadata
-    n, held = about.num_rows*about.num_columns, sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups))
+    n = about.num_rows*about.num_columns
+    held = sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups))
     if n*8 <= MOST and held <= MOST: return parquet.read()
     raise RecordError(path, f'tells of {n} numbers, more than {MOST//8}: give a recording of its own')
 

@@ -63,7 +63,7 @@ def parse_sex(
     return _sexes.get(text.strip().lower(), '')
 
 # %% ../nbs/09_headers.ipynb #0eb0b274
-_number, _whole = r'[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,2})?', r'-?\d{1,12}' # no digit can be matched in two ways
+_number, _whole = r'[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,2})?', r'-?\d{1,12}'
 
 def _optional(*fields):
     "A pattern of fields of which any number may be missing from the right."
@@ -122,7 +122,8 @@ def check_regular(
     "The size of a file; raises `RecordError` for a pipe or a device, whose reading may never end."
     try: stat = os.stat(path)
     except (OSError, ValueError) as e:
-        raise RecordError(path, f"can't be opened ({getattr(e, 'strerror', e)}): check the path and its permissions") from e
+        why = getattr(e, 'strerror', e)
+        raise RecordError(path, f"can't be opened ({why}): check the path and its permissions") from e
     if S_ISREG(stat.st_mode): return stat.st_size
     raise RecordError(path, 'is no file but a folder, pipe or device: give a file')
 
@@ -238,7 +239,8 @@ def _check_told(header):
     "Refuse a header that tells of far more samples than its files can hold, before memory is taken for them."
     told, size = (header.n_samples or 0)*max(len(header.signals), len(LEADS)), _files_of(header)
     if told <= max(_PACKED*size, 1 << 25): return
-    raise RecordError(header.path, f'tells of {header.n_samples} samples per lead, its files hold {size} bytes: copy them again')
+    why = f'tells of {header.n_samples} samples per lead, its files hold {size} bytes'
+    raise RecordError(header.path, f'{why}: copy them again')
 
 # %% ../nbs/09_headers.ipynb #d3fb1523
 def check_signal(

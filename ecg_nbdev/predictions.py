@@ -25,7 +25,7 @@ def _as_states(name, values):
     values = np.asarray(values)
     if values.dtype != bool and not np.isin(values, (0, 1)).all():
         raise ECGError(f'{name} holds more than 0 and 1: say yes or no, and what is unknown in `known`')
-    if values.ndim != 2: raise ECGError(f'{name} has shape {values.shape}: give a row per recording, a column per class')
+    if values.ndim != 2: raise ECGError(f'{name} has shape {values.shape}: give a row per recording and class columns')
     return values.astype(bool)
 
 # %% ../nbs/49_predictions.ipynb #109e5307
@@ -39,12 +39,12 @@ def _as_arrays(p):
     known = np.ones(truth.shape, bool) if p.known is None else _as_states('known', p.known)
     key = [name_mark(p.provenance.get('data', ''), i) for i in ids] if p.key is None else p.key
     answer = None if p.answer is None else _as_states('answer', p.answer)
-    return dict(ids=ids, prob=np.asarray(p.prob, dtype=np.float64), truth=truth, answer=answer, role=role, classes=tuple(p.classes),
-                first=first, fold=fold, key=np.asarray(key).astype(str), known=known)
+    return dict(ids=ids, prob=np.asarray(p.prob, dtype=np.float64), truth=truth, answer=answer, role=role,
+                classes=tuple(p.classes), first=first, fold=fold, key=np.asarray(key).astype(str), known=known)
 
 # %% ../nbs/49_predictions.ipynb #4fef0d1a
 def check_prob(
-    prob:np.ndarray, # any shape
+    prob:np.ndarray, # (…,) numbers
 )->None:
     "Raise ECGError for what is no probability; a millionth beyond 0 or 1 is rounding."
     if ((prob >= -1e-6) & (prob <= 1+1e-6)).all(): return
@@ -58,7 +58,7 @@ def check_columns(
     "Raise ECGError unless there is a column for each class, all of them probabilities or missing throughout a row."
     prob = np.asarray(prob, float)
     if prob.ndim != 2 or prob.shape[1] != len(classes):
-        raise ECGError(f'probabilities have the shape {prob.shape}: give a row per recording and {len(classes)} columns')
+        raise ECGError(f'probabilities have shape {prob.shape}: give a row per recording and {len(classes)} columns')
     check_prob(prob[~np.isnan(prob).all(1)])
 
 def check_order(
@@ -67,7 +67,7 @@ def check_order(
 )->None:
     "Raise ECGError unless the classes are the same, in the same order."
     if tuple(found) == tuple(wanted): return
-    raise ECGError(f'these predictions are of the classes {", ".join(found)}, not of {", ".join(wanted)} in this order: '
+    raise ECGError(f'predictions of the classes {", ".join(found)}, not of {", ".join(wanted)} in this order: '
                    'use what was fitted on predictions of the same model')
 
 # %% ../nbs/49_predictions.ipynb #3c469bdc
@@ -82,7 +82,7 @@ def _check(p):
         if getattr(p, name).shape == (n,): continue
         raise ECGError(f'{name} has shape {getattr(p, name).shape}: give one per recording, {n} of them')
     check_prob(p.prob)
-    if len(set(p.classes)) < len(p.classes): raise ECGError('a class stands in the list of classes twice: name each once')
+    if len(set(p.classes)) < len(p.classes): raise ECGError('the list of classes names one twice: name each once')
     if ((p.first < -1) | (p.first >= shape[1])).any(): raise ECGError(f'first is not within −1 and {shape[1]-1}')
     if (p.truth & ~p.known).any():
         raise ECGError('a label is there and unknown at once: set truth to False where known is False')

@@ -249,7 +249,7 @@ def _unfinished(folder, about):
     _check_new(folder, mark, about)
     folder.mkdir(parents=True, exist_ok=True)
     with open(mark, 'a+') as f:
-        if not hold_file(f.fileno()): raise CohortError(f'{folder}: another process is writing it: wait until it is done')
+        if not hold_file(f.fileno()): raise CohortError(f'{folder}: another process is writing: wait until it is done')
         f.truncate(0)
         f.write(json.dumps(about))
         f.flush()

@@ -110,7 +110,7 @@ def test_an_evil_mirror(tmp_path, monkeypatch, capsys):
     server.ended = Event()
     Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setattr(module, '_load', partial(module._load, wait=.01, silence=.3, most=1 << 24))
-    monkeypatch.setattr(module, 'SILENCE', .3)
+    monkeypatch.setattr(module, '_SILENCE', .3)
     host = f'http://127.0.0.1:{server.server_port}'
     for what, text in {'html': 'lists no file', 'bytes': 'lists no file', 'drip': 'bytes came in', 'stalled': 'timed out',
                        'endless': 'longer than 16 MB'}.items():

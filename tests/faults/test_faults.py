@@ -21,7 +21,8 @@ BIN = Path(sys.executable).parent
 
 def start(command, *args, env=None, **kw):
     env = {**os.environ, 'OMP_NUM_THREADS': '1'} if env is None else env
-    return subprocess.Popen([BIN/command, *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, **kw)
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen([BIN/command, *map(str, args)], env=env, **pipes, **kw)
 
 def ended(process):
     "Exit status, the lines on stderr that are no progress, and stdout."
@@ -114,11 +115,12 @@ def test_a_simulation_that_was_stopped_is_continued(tmp_path, monkeypatch):
 
 
 def test_answers_are_written_by_one_process(data, tmp_path):
+    model = find_model(light=True)
     with open(tmp_path/'.a.csv.journal', 'w') as f:
         assert hold_file(f.fileno())
-        with pytest.raises(ECGError, match='another process'): answer_to(tmp_path/'a.csv', [data/'S00001.hea'], find_model(light=True), print)
+        with pytest.raises(ECGError, match='another process'): answer_to(tmp_path/'a.csv', [], model, print)
     (tmp_path/'b.csv').mkdir()
-    with pytest.raises(ECGError, match='is a folder'): answer_to(tmp_path/'b.csv', [data/'S00001.hea'], find_model(light=True), print)
+    with pytest.raises(ECGError, match='is a folder'): answer_to(tmp_path/'b.csv', [], model, print)
 
 
 # --- nightly: killed at any moment
