@@ -14,12 +14,13 @@ from pathlib import Path
 import json, os, warnings
 import pandas as pd
 from .bundle import Predictor, load_bundle, load_pretrained, to_config
-from .cohort import find_records
+from .cohort import find_records, is_store
 from .core import BundleError, ECGError, RecordError, check_folder, hold_file, printable, whole_file, write_sheet
 from .engines import OnnxNetwork, model_digest
 from .formats import FormatWarning
 from .parallel import in_threads, with_bar
 from .records import find_record, naming, read_record
+from .store import Store, stored_record
 
 # %% ../nbs/82_answers.ipynb #5713ce70
 def find_model(
@@ -30,15 +31,20 @@ def find_model(
     return load_bundle(model, light) if model else load_pretrained(light)
 
 # %% ../nbs/82_answers.ipynb #146a463d
+def _recordings_in(given, failed):
+    "Paths of a recording, of those in a folder, or of those in a store: its folder and their names."
+    if is_store(given): return [given/name for name in Store(given).index.id]
+    return find_records(given, failed) if given.is_dir() else [find_record(given)]
+
 def recordings_of(
-    files, # recordings, or folders of them
+    files, # recordings, or folders or stores of them
     failed, # called with the error of what is none
 )->list: # of paths, each once: a header and its signal file are one recording
     "The recordings that are meant, folders searched."
     found = {}
     for given in files:
         try:
-            with naming(given): paths = find_records(given, failed) if Path(given).is_dir() else [find_record(given)]
+            with naming(given): paths = _recordings_in(Path(given), failed)
         except ECGError as e: failed(e)
         else: found |= {os.path.abspath(path): Path(path) for path in paths}
     return list(found.values())
@@ -49,6 +55,7 @@ def read_noted(
     told:dict, # rate, unit, leads of tables that do not say them
 )->tuple: # the `Record`, and notes in words
     "A recording, and in words what its reader had to assume."
+    if is_store(path.parent): return stored_record(path), ''
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter('always')
         record = read_record(path, missing='nan', **told)
@@ -118,7 +125,7 @@ def file_stamp(
     path, # of a file
 )->list: # name, size in bytes, time of its last change in ns
     "What changes when a file does; of one that is gone, its name."
-    try: stat = os.stat(path)
+    try: stat = os.stat(Path(path).parent/'index.parquet' if is_store(Path(path).parent) else path)
     except OSError: return [printable(path)]
     return [printable(path), stat.st_size, stat.st_mtime_ns]
 

@@ -19,7 +19,7 @@ import pandas as pd
 from fastcore.basics import patch
 from .bundle_checks import check_config, check_finite, checked_weights, damaged, parse_json, torch_network
 from .calibration import Calibration
-from .cohort import Cohort, find_records
+from .cohort import Cohort, find_records, is_store
 from .core import CLASSES, LEADS, BundleError, CohortError, Record, RecordError, printable, whole_file
 from .decoding import operating_point
 from .engines import OnnxNetwork, bytes_digest, onnx_session, weights_of, window_logits
@@ -31,6 +31,7 @@ from .predictions import Predictions
 from .quality import check_quality
 from .records import prepare_record, read_record
 from .signal import Preparation
+from .store import Store, check_prepared, cohort_store
 from .thresholds import Thresholds
 from .windows import cut_windows, enough_samples, plan_windows, stitch
 
@@ -121,8 +122,11 @@ def decode(self:Predictor,
 
 # %% ../nbs/80_bundle.ipynb #380822c3
 def _records_of(given):
-    "Records from a `Record`, a path, a folder, or an iterable of these; nothing is read ahead."
+    "Records from a `Record`, a path, a folder, a store, or an iterable of these; nothing is read ahead."
     if isinstance(given, Record): yield given
+    elif isinstance(given, (str, Path)) and is_store(given):
+        store = Store(given)
+        yield from map(store.record, range(len(store)))
     elif isinstance(given, (str, Path)):
         for path in find_records(given) if Path(given).is_dir() else [given]: yield read_record(path, missing='nan')
     else:
@@ -132,13 +136,21 @@ def _records_of(given):
 _NO_WINDOW = 'no window of it holds enough samples: most of it is missing'
 
 @patch
+def _prepared(self:Predictor, record):
+    "The prepared signal of a recording; one out of a store has been prepared, or BundleError."
+    held = getattr(record, 'preparation', None)
+    if held is None: return self.preparation(record.signal, record.fs)
+    if held == self.preparation.to_dict(): return record.signal
+    raise BundleError(f'the store was prepared with {held}, the model wants {self.preparation.to_dict()}: pack it anew')
+
+@patch
 def _looked_at(self:Predictor, record):
     "The prepared signal of a recording, None where it is refused, and what is to be said beside the answer."
     found = check_quality(record)
     words = {gone: '; '.join(f.words for f in found if f.refuse == gone) for gone in (False, True)}
     about = {'record': record.id, 'warnings': words[False], 'refused': words[True], 'seen': ''}
     if words[True]: return None, about
-    signal = self.preparation(record.signal, record.fs)
+    signal = self._prepared(record)
     if not len(self.windows(signal)): about['refused'] = _NO_WINDOW
     return signal, about
 
@@ -198,6 +210,7 @@ class _StoreSignals:
         if store.fs != preparation.fs:
             raise BundleError(f'the store holds signals at {store.fs:g} Hz, the model wants {preparation.fs:g} Hz: '
                               'build one with the preparation of the model')
+        if isinstance(store, Store): check_prepared(store, preparation)
         self.store, self.table, self.seen, self.windows = store, store.index, seen, windows
         self.rows, self.keys, self.known, self.failed = [], [], [], []
 
@@ -248,6 +261,7 @@ def predictions(self:Predictor,
 
     A recording that the model was trained on, or one that is alike, is 'train', whatever its given role.
     The provenance lists what is `alike`, and as `skipped` what can't be read. Raises CohortError where that is all."""
+    if isinstance(data, Cohort) and data.store: data = cohort_store(data, data.table, None, self.preparation)
     if isinstance(data, Cohort): signals = _FileSignals(data, self.preparation, self.seen, self.windows, show)
     else: signals = _StoreSignals(data, self.preparation, self.seen, self.windows)
     outputs = self.outputs(signals)

@@ -51,7 +51,7 @@ _APPROACHES, _DECODINGS = ('thresholds', 'powerset'), ('thresholds', 'sets')
 @call_parse
 @_one_line_errors
 def ecg_train(
-    data_path:Annotated[str, 'folder of recordings, any supported layout', {'opt': True, 'required': True}],
+    data_path:Annotated[str, 'folder of recordings in any supported layout, or a store of ecg-ingest', {'opt': True, 'required': True}],
     out:str=None, # model folder to write; runs/<data folder>-<arch> where not given
     arch:str='crnn', # network: lead, multilead, multilead_shared, joint, crnn
     epochs:int=20, # passes over the training windows
@@ -83,7 +83,7 @@ def ecg_train(
 @call_parse
 @_one_line_errors
 def ecg_evaluate(
-    test_path:Annotated[str, 'folder of labelled recordings', {'opt': True, 'required': True}],
+    test_path:Annotated[str, 'folder of labelled recordings, or a store of them', {'opt': True, 'required': True}],
     model:str=None, # model folder; the shipped model where not given
     out:str=None, # folder to write; <model>/evaluation-<data folder> where not given
 ):
@@ -182,7 +182,7 @@ def _list_failures(failures, out):
 @call_parse
 @_one_line_errors
 def ecg_predict(
-    files:Annotated[str, 'recordings in any known format, or folders of them', {'nargs': '+'}],
+    files:Annotated[str, 'recordings in any known format, or folders or stores of them', {'nargs': '+'}],
     model:str=None, # model folder; the shipped model where not given
     format:Annotated[str, 'how answers are written; table in a terminal, else json', {'choices': tuple(_WRITERS)}]=None,
     out:str=None, # write to this .parquet, .csv, .json or .jsonl file; a run that was stopped is continued
@@ -272,13 +272,14 @@ def ecg_ingest(
     src:str, # folder of recordings, any supported layout
     store:str, # folder to write the packed, memory-mapped signals to
     fs:float=100, # sampling rate of the packed signals, Hz
+    add:bool=False, # add to the store what is not in it; without it, the store is made anew where the recordings differ
 ):
     "Prepare the recordings of a folder and pack them into a store; what can't be used is counted and listed."
     from ecg_nbdev.cohort import scan
     from ecg_nbdev.signal import Preparation
-    from ecg_nbdev.store import build_store
+    from ecg_nbdev.store import build_store, grow_store
     cohort = scan(src)
-    packed = build_store(cohort.table, store, Preparation(fs=fs))
+    packed = (grow_store if add else build_store)(cohort.table, store, Preparation(fs=fs))
     skipped = [*cohort.skipped.itertuples(index=False), *packed.skipped.itertuples(index=False)]
     print(f'{store}: {len(packed)} recordings at {fs:g} Hz; {len(skipped)} skipped')
     for path, reason in skipped: print(f'  {path}: {reason}')

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from importlib.resources import files
 from itertools import chain
 from pathlib import Path
-import os
+import json, os
 import numpy as np
 import pandas as pd
-from .core import CLASSES, LEADS, UNFINISHED, CohortError, RecordError, printable, whole_file, write_sheet
+from ecg_nbdev.core import (CLASSES, LEADS, UNFINISHED, CohortError, RecordError, StoreError, printable, whole_file,
+    write_sheet)
 from .formats import ENDINGS, is_recording
 from .records import READERS, check_rate, check_signal, naming, read_header, read_record
 from .marks import record_mark
@@ -209,6 +210,7 @@ class Cohort:
     duplicates:pd.DataFrame # id, path, same_as, case: recordings found twice
     classes:tuple # the class names that labels can have
     unread:int = 0 # ids in the label tables that have no recording here
+    store:Path|None = None # the store that holds the signals, where it was this that was scanned
 
     def __len__(self): return len(self.table)
     @property
@@ -285,9 +287,28 @@ def _table(rows):
     table = pd.DataFrame(rows, columns=COLUMNS)
     return table.assign(labels=[';'.join(names) for names in cpsc2018_label_order(table['id'], table.labels)])
 
+# %% ../nbs/12_cohort.ipynb #a5580d6d
+def is_store(
+    path, # of any kind
+)->bool:
+    "Whether a folder is a store of packed signals."
+    return (Path(path)/'store.json').is_file()
+
+def _stored_cohort(root, rules):
+    "The cohort of a store; raises `StoreError` where it is damaged."
+    try:
+        index, fs = pd.read_parquet(root/'index.parquet'), json.loads((root/'store.json').read_text())['fs']
+        skipped = pd.read_csv(root/'skipped.csv')
+        rows = [row | dict(zip(('labels', 'unknown'), map(';'.join, rules.decode(row['dx'])))) | {'fs': fs}
+                for row in index.to_dict('records')]
+        table = _table(rows)
+    except (OSError, LookupError, TypeError, ValueError, AttributeError) as e:
+        raise StoreError(f'{root}: is damaged ({e}): pack it again with ecg-ingest') from e
+    return Cohort(root, table, skipped, pd.DataFrame(columns=_FOUND), rules.classes, store=root)
+
 # %% ../nbs/12_cohort.ipynb #af9690d2
 def scan(
-    folder:str|Path, # a data set in any supported layout, nested or flat
+    folder:str|Path, # a data set in any supported layout, nested or flat, or a store of `ecg-ingest`
     on_error:str='skip', # a recording that can't be used: 'skip' it and list it, or 'raise'
     classes=CLASSES, # labels to keep: names out of the nine, or a dict of class name → codes
     progress:bool=True, # show a progress bar while files without a header are read
@@ -296,6 +317,7 @@ def scan(
 
     A `RecordError` is raised with `on_error='raise'` only, a ValueError for another `on_error`."""
     if on_error not in ('skip', 'raise'): raise ValueError(f"on_error is 'skip' or 'raise', not {on_error!r}")
+    if is_store(folder): return _stored_cohort(Path(os.path.abspath(folder)), label_rules(classes))
     root, skipped = Path(os.path.abspath(folder)), []
     def failed(error):
         if on_error == 'raise': raise error

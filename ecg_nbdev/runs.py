@@ -34,7 +34,7 @@ from .records import read_record, write_record
 from .report import write_report
 from .signal import Preparation
 from .sim.synth import cohort_record
-from .store import build_store
+from .store import cohort_store, stored_record
 from .thresholds import apply_thresholds, fit_thresholds, threshold_rule
 
 # %% ../nbs/83_runs.ipynb #9fd0d5df
@@ -195,7 +195,7 @@ def train_run(
     Raises CohortError where the folder holds too few labelled recordings, ECGError for a misspelt name."""
     _check_names(rule, calibrate, decode)
     out, cohort, prepare = Path(out), _cohort(data_path), Preparation(fs=fs)
-    store = build_store(_labelled(cohort, data_path), out/'store', prepare, progress=show)
+    store = cohort_store(cohort, _labelled(cohort, data_path), out/'store', prepare, progress=show)
     before, seen = _start(pretrain, arch, approach, seed, seconds, fs, simulated, show)
     folds = make_folds(store.index, k=min(10, store.index.patient.nunique()))
     split = _unseen(split_of_fold(folds, fold), store, seen, pretrain)
@@ -294,6 +294,13 @@ def _check_unseen_left(preds, test_path):
         raise CohortError(f'{test_path}: the model has seen all {named.sum()} labelled recordings in training: '
                           'score it on others')
 
+# %% ../nbs/83_runs.ipynb #fc87134f
+def _reader(cohort):
+    "A function that reads a cohort's recording by its name."
+    if cohort.store: return lambda name: stored_record(cohort.store/name)
+    paths = cohort.table.set_index('id').path
+    return lambda name: read_record(paths[name], missing='nan')
+
 # %% ../nbs/83_runs.ipynb #ec6de33e
 def evaluate_run(
     test_path, # folder of labelled recordings
@@ -317,7 +324,7 @@ def evaluate_run(
     with _quiet(): evaluation = evaluate(preds, predictor.thresholds, n_skipped=len(skipped), sources=table.source)
     facts = {k: v for k, v in predictor.about.items() if k not in ('seen', 'per_class')}
     write_report(evaluation, out/'report.html', f'{Path(test_path).name}, scored by {model or "the shipped model"}',
-                 skipped, lambda name: read_record(table.path[name], missing='nan'), about=facts)
+                 skipped, _reader(cohort), about=facts)
     seen = evaluation.left_out['of another role']
     if seen: print(f'{seen} recordings that the model has seen in training are left out of the scores'
                    f' ({len(preds.provenance.get("alike", ()))} of them cut, filtered or resampled)')
