@@ -109,7 +109,7 @@ MADE = {'.npy': 'NumPy', '.npz': 'NumPy archive', '.csv': 'CSV', '.parquet': 'Pa
 def corpus(data, folder):
     "Format → list of (reader, file, files beside it)."
     found, folder = defaultdict(list), made(folder)
-    for header in sorted(Path(data).rglob('*.hea')):
+    for header in sorted([*Path(data).rglob('*.hea'), *(folder/'data').glob('*.hea')]):
         beside = [p for p in header.parent.glob(f'{header.stem}.*') if p.suffix not in ('.hea', '.md')][:4]
         found['WFDB header'].append((read_any, header, beside))
         for signal in beside[:1]: found['WFDB signal'].append((read_any, signal, [header, *beside[1:]]))
@@ -256,8 +256,8 @@ def main(
         seeds = corpus(data, Path(place))
         if only: seeds = {only: seeds[only]}
         held = {kind: [(read, path.name, path.read_bytes(), beside) for read, path, beside in files]
-                for kind, files in seeds.items()}
-        n_files = {kind: len(files) for kind, files in held.items()}
+                for kind, files in seeds.items() if files}
+        n_files = {kind: len(files) for kind, files in held.items()} # mutants that become seeds are not counted
         print(f'{sum(n_files.values())} files of {len(held)} formats', file=sys.stderr)
         end = time.monotonic()+60*minutes
         while time.monotonic() < end:
