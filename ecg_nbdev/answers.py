@@ -14,12 +14,13 @@ from pathlib import Path
 import json, os, warnings
 import pandas as pd
 from .bundle import Predictor, load_bundle, load_pretrained, to_config
-from .cohort import find_records
-from .core import ECGError, RecordError, printable, whole_file
+from .cohort import find_records, is_store
+from .core import BundleError, ECGError, RecordError, check_folder, hold_file, printable, whole_file, write_sheet
 from .engines import OnnxNetwork, model_digest
 from .formats import FormatWarning
 from .parallel import in_threads, with_bar
 from .records import find_record, naming, read_record
+from .store import Store, stored_record
 
 # %% ../nbs/82_answers.ipynb #5713ce70
 def find_model(
@@ -30,15 +31,20 @@ def find_model(
     return load_bundle(model, light) if model else load_pretrained(light)
 
 # %% ../nbs/82_answers.ipynb #146a463d
+def _recordings_in(given, failed):
+    "Paths of a recording, of those in a folder, or of those in a store: its folder and their names."
+    if is_store(given): return [given/name for name in Store(given).index.id]
+    return find_records(given, failed) if given.is_dir() else [find_record(given)]
+
 def recordings_of(
-    files, # recordings, or folders of them
+    files, # recordings, or folders or stores of them
     failed, # called with the error of what is none
 )->list: # of paths, each once: a header and its signal file are one recording
     "The recordings that are meant, folders searched."
     found = {}
     for given in files:
         try:
-            with naming(given): paths = find_records(given, failed) if Path(given).is_dir() else [find_record(given)]
+            with naming(given): paths = _recordings_in(Path(given), failed)
         except ECGError as e: failed(e)
         else: found |= {os.path.abspath(path): Path(path) for path in paths}
     return list(found.values())
@@ -49,6 +55,7 @@ def read_noted(
     told:dict, # rate, unit, leads of tables that do not say them
 )->tuple: # the `Record`, and notes in words
     "A recording, and in words what its reader had to assume."
+    if is_store(path.parent): return stored_record(path), ''
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter('always')
         record = read_record(path, missing='nan', **told)
@@ -58,8 +65,9 @@ def read_noted(
 def _answer(predictor, held):
     "A dict for each of what is held (path, recording, notes), or the `RecordError` that says why there is none."
     try: answers = predictor.answers([record for _, record, _ in held])
-    except Exception:
+    except Exception as e:
         if len(held) > 1: return [one for each in held for one in _answer(predictor, [each])]
+        if isinstance(e, BundleError): return [RecordError(held[0][0], str(e))]
         try:
             with naming(held[0][0], "can't be predicted"): raise
         except RecordError as e: return [e]
@@ -117,17 +125,18 @@ def file_stamp(
     path, # of a file
 )->list: # name, size in bytes, time of its last change in ns
     "What changes when a file does; of one that is gone, its name."
-    try: stat = os.stat(path)
+    try: stat = os.stat(Path(path).parent/'index.parquet' if is_store(Path(path).parent) else path)
     except OSError: return [printable(path)]
     return [printable(path), stat.st_size, stat.st_mtime_ns]
 
 # %% ../nbs/82_answers.ipynb #6433f61d
 def _answered(journal, model):
     "The rows of a journal, by the stamps of their files; none where another model wrote it."
-    try: first, *lines = journal.read_text(encoding='utf-8').split('\n')[:-1] # what has no end of line was cut off
-    except (FileNotFoundError, ValueError): return {}
-    if json.loads(first) != model: return {}
-    return {json.dumps(stamp): row for stamp, row in map(json.loads, lines)}
+    try:
+        first, *lines = journal.read_text(encoding='utf-8').split('\n')[:-1] # what has no end of line was cut off
+        if json.loads(first) != model: return {}
+        return {json.dumps(stamp): row for stamp, row in map(json.loads, lines)}
+    except (FileNotFoundError, ValueError, TypeError): return {}
 
 # %% ../nbs/82_answers.ipynb #97b6262f
 def _note(journal, *contents):
@@ -141,7 +150,7 @@ def _write_answers(rows, out):
     table = pd.DataFrame(rows)
     with whole_file(out) as f:
         if out.suffix == '.parquet': table.to_parquet(f, index=False)
-        elif out.suffix == '.csv': table.to_csv(f, index=False)
+        elif out.suffix == '.csv': write_sheet(table, f)
         else: table.to_json(f, orient='records', lines=out.suffix == '.jsonl', force_ascii=False, indent=None)
 
 # %% ../nbs/82_answers.ipynb #b00e8922
@@ -158,13 +167,17 @@ def answer_to(
     "Answer recordings into a file; a run that was stopped is continued. Raises ECGError for another ending."
     out, model = Path(out), model_identity(predictor)
     if out.suffix not in OUT_ENDINGS: raise ECGError(f'{out}: name a file that ends in {", ".join(OUT_ENDINGS)}')
+    if out.is_dir(): raise ECGError(f'{out} is a folder: name a file')
+    check_folder(out.parent)
     journal = out.with_name(f'.{out.name}.journal')
     stamps = {printable(path): file_stamp(path) for path in paths}
-    earlier = _answered(journal, model)
-    rows = {file: earlier[json.dumps(stamp)] for file, stamp in stamps.items() if json.dumps(stamp) in earlier}
-    rest, n_before = [path for path in paths if printable(path) not in rows], len(rows)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with journal.open('w', encoding='utf-8') as f:
+    with journal.open('a', encoding='utf-8') as f:
+        if not hold_file(f.fileno()): raise ECGError(f'{out}: another process is writing it: wait until it is done')
+        earlier = _answered(journal, model)
+        rows = {file: earlier[json.dumps(stamp)] for file, stamp in stamps.items() if json.dumps(stamp) in earlier}
+        rest, n_before = [path for path in paths if printable(path) not in rows], len(rows)
+        f.truncate(0)
         _note(f, model, *([stamps[file], row] for file, row in rows.items()))
         for row in answer_rows(with_bar(rest, len(rest), show), predictor, failed, told):
             rows[row['file']] = row

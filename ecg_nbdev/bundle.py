@@ -17,9 +17,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
+from .bundle_checks import check_config, check_finite, checked_weights, damaged, parse_json, torch_network
 from .calibration import Calibration
-from .cohort import Cohort, find_records
-from .core import CLASSES, CLASS_TITLES, LEADS, BundleError, CohortError, Record, RecordError, whole_file
+from .cohort import Cohort, find_records, is_store
+from ecg_nbdev.core import (CLASSES, CLASS_TITLES, LEADS, BundleError, CohortError, Record, RecordError, printable,
+    whole_file)
 from .decoding import SetDecoder, operating_point
 from .engines import OnnxNetwork, bytes_digest, onnx_session, weights_of, window_logits
 from .fingerprint import Seen
@@ -31,6 +33,7 @@ from .quality import check_quality
 from .records import prepare_record, read_record
 from .rules import LabelRules
 from .signal import Preparation
+from .store import Store, check_prepared, cohort_store
 from .thresholds import Thresholds
 from .windows import cut_windows, enough_samples, plan_windows, stitch
 
@@ -87,6 +90,8 @@ class Predictor:
 def _stitched(self:Predictor, cuts, bs):
     "The outputs of a few recordings, from the windows of each."
     logits = window_logits(self.model, np.concatenate(cuts), bs)
+    if not np.isfinite(logits).all():
+        raise BundleError('the network gives no finite numbers: its weights or the signal are out of all range')
     if self.label_sets:
         odds = np.exp(logits-logits.max(axis=1, keepdims=True))
         prob = odds/odds.sum(axis=1, keepdims=True)
@@ -125,8 +130,11 @@ def decode(self:Predictor,
 
 # %% ../nbs/80_bundle.ipynb #380822c3
 def _records_of(given):
-    "Records from a `Record`, a path, a folder, or an iterable of these; nothing is read ahead."
+    "Records from a `Record`, a path, a folder, a store, or an iterable of these; nothing is read ahead."
     if isinstance(given, Record): yield given
+    elif isinstance(given, (str, Path)) and is_store(given):
+        store = Store(given)
+        yield from map(store.record, range(len(store)))
     elif isinstance(given, (str, Path)):
         for path in find_records(given) if Path(given).is_dir() else [given]: yield read_record(path, missing='nan')
     else:
@@ -136,13 +144,21 @@ def _records_of(given):
 _NO_WINDOW = 'no window of it holds enough samples: most of it is missing'
 
 @patch
+def _prepared(self:Predictor, record):
+    "The prepared signal of a recording; one out of a store has been prepared, or BundleError."
+    held = getattr(record, 'preparation', None)
+    if held is None: return self.preparation(record.signal, record.fs)
+    if held == self.preparation.to_dict(): return record.signal
+    raise BundleError(f'the store was prepared with {held}, the model wants {self.preparation.to_dict()}: pack it anew')
+
+@patch
 def _looked_at(self:Predictor, record):
     "The prepared signal of a recording, None where it is refused, and what is to be said beside the answer."
     found = check_quality(record)
     words = {gone: '; '.join(f.words for f in found if f.refuse == gone) for gone in (False, True)}
     about = {'record': record.id, 'warnings': words[False], 'refused': words[True], 'seen': ''}
     if words[True]: return None, about
-    signal = self.preparation(record.signal, record.fs)
+    signal = self._prepared(record)
     if not len(self.windows(signal)): about['refused'] = _NO_WINDOW
     return signal, about
 
@@ -202,6 +218,7 @@ class _StoreSignals:
         if store.fs != preparation.fs:
             raise BundleError(f'the store holds signals at {store.fs:g} Hz, the model wants {preparation.fs:g} Hz: '
                               'build one with the preparation of the model')
+        if isinstance(store, Store): check_prepared(store, preparation)
         self.store, self.table, self.seen, self.windows = store, store.index, seen, windows
         self.rows, self.keys, self.known, self.failed = [], [], [], []
 
@@ -252,6 +269,7 @@ def predictions(self:Predictor,
 
     A recording that the model was trained on, or one that is alike, is 'train', whatever its given role.
     The provenance lists what is `alike`, and as `skipped` what can't be read. Raises CohortError where that is all."""
+    if isinstance(data, Cohort) and data.store: data = cohort_store(data, data.table, None, self.preparation)
     if isinstance(data, Cohort): signals = _FileSignals(data, self.preparation, self.seen, self.windows, show)
     else: signals = _StoreSignals(data, self.preparation, self.seen, self.windows)
     outputs = self.outputs(signals)
@@ -328,7 +346,8 @@ def from_config(
     c:dict, # of `to_config`
     model, # its network, of torch or an `OnnxNetwork`
 )->Predictor:
-    "The inverse of `to_config`."
+    "The inverse of `to_config`; raises ValueError or ECGError where its parts do not fit together."
+    check_config(c)
     window, classes, how = c['window'], tuple(c['classes']), c['window']['stitch']
     return Predictor(
         model, Preparation(**c['preparation']), window['seconds'], window['stride'],
@@ -347,22 +366,28 @@ def save_bundle(
     folder, # made where it is missing; files in it are replaced whole
     card:str|None=None, # text of `MODEL_CARD.md`; made from `about` where not given
 )->Path: # the folder
-    "Write `model.safetensors`, `config.json` and `MODEL_CARD.md`."
-    from safetensors.torch import save_file
-    folder, config = Path(folder), json.dumps(to_config(predictor), indent=1, ensure_ascii=False, allow_nan=False)
-    with whole_file(folder/'model.safetensors') as f: save_file(weights_of(predictor.model), f)
-    _write_text(folder/'config.json', config)
+    """Write `model.safetensors`, `config.json` and `MODEL_CARD.md`.
+
+    Raises BundleError where weights are no finite numbers, or parts do not fit together."""
+    from safetensors.torch import save
+    folder, weights = Path(folder), weights_of(predictor.model)
+    content = save(weights)
+    config = to_config(predictor) | {'weights': bytes_digest(content)}
+    with damaged(folder, 'train the model again'):
+        check_finite({name: w.float().numpy() for name, w in weights.items()})
+        check_config(json.loads(json.dumps(config)))
+    with whole_file(folder/'model.safetensors') as f: f.write_bytes(content)
+    _write_text(folder/'config.json', json.dumps(config, indent=1, ensure_ascii=False, allow_nan=False))
     _write_text(folder/'MODEL_CARD.md', card or model_card(predictor))
     return folder
 
 # %% ../nbs/80_bundle.ipynb #ca4d7df1
-def _check_marks(path, config):
+def _check_marks(config):
     "Refuse a model that names recordings in another way than this version: it could not know them again."
     seen, chosen_on = config['about'].get('seen', {}), (config['thresholds'] or {}).get('chosen_on', ())
-    try:
-        if not isinstance(seen, dict): raise CohortError('its `seen` holds no fingerprints: train the model again')
-        mark_kinds([*seen, *chosen_on])
-    except CohortError as e: raise BundleError(f'{path}: {e}') from None
+    if not isinstance(seen, dict): raise BundleError('its `seen` holds no fingerprints: train the model again')
+    try: mark_kinds([*seen, *chosen_on])
+    except CohortError as e: raise BundleError(str(e)) from None
 
 # %% ../nbs/80_bundle.ipynb #9ebfcbb3
 def _read_config(folder):
@@ -370,40 +395,35 @@ def _read_config(folder):
     path = folder/'config.json'
     if not folder.is_dir():
         raise BundleError(f'{folder}: there is no such model folder: name the folder that ecg-train wrote')
-    try: config = json.loads(path.read_text(encoding='utf-8'))
-    except FileNotFoundError: raise BundleError(f'{path} is missing: name the folder that ecg-train wrote') from None
-    except ValueError as e: raise BundleError(f'{path} is not JSON ({e}): copy the model folder again') from None
-    found = config.get('format')
-    if found != FORMAT:
-        raise BundleError(f'{path} has format {found}, this version reads {FORMAT}: install the version that wrote it')
-    if config['leads'] != list(LEADS):
-        raise BundleError(f'{path} lists other leads than {", ".join(LEADS)}: it is not a model of this package')
-    _check_marks(path, config)
+    if not path.is_file(): raise BundleError(f'{path} is missing: name the folder that ecg-train wrote')
+    with damaged(path):
+        config = parse_json(path.read_text(encoding='utf-8'))
+        found = config.get('format')
+        if found != FORMAT:
+            raise BundleError(f'has format {found}, this version reads {FORMAT}: install the version that wrote it')
+        check_config(config)
+        _check_marks(config)
     return config
 
 # %% ../nbs/80_bundle.ipynb #0cfe034c
-def _torch_network(weights, config):
-    "The network of torch with the weights of a file; BundleError for a file that is missing, damaged or does not fit."
-    from safetensors.torch import load_file
-    from ecg_nbdev.models import create_model
+def _network(folder, c, light):
+    "The network of a folder; BundleError where its weights are missing, damaged or do not fit."
+    path = folder/'model.safetensors'
+    if not path.is_file(): raise BundleError(f'{path} is missing: copy the model folder again')
     try:
-        model = create_model(**config)
-        model.load_state_dict(load_file(weights))
-    except FileNotFoundError: raise BundleError(f'{weights} is missing: copy the model folder again') from None
+        content = checked_weights(path, c.get('weights'))
+        return light and _onnx_network(folder, c) or torch_network(path, c['model'], content)
     except Exception as e:  # safetensors and torch each have their own errors for damaged or unfitting weights
-        why = str(e).splitlines()[0]
-        raise BundleError(f'{weights} does not fit config.json ({why}): copy the model folder again') from e
-    return model.eval()
+        why = printable(' '.join(str(e).split())[:160])
+        raise BundleError(f'{path} does not fit config.json ({why}): copy the model folder again') from e
 
 # %% ../nbs/80_bundle.ipynb #4e75e0d6
-def _onnx_network(folder, config):
-    "The network of a folder's `model.onnx`; None without onnxruntime, without the file, or where it has other weights."
-    path, weights = folder/'model.onnx', folder/'model.safetensors'
-    if not (path.is_file() and weights.is_file() and find_spec('onnxruntime')): return None
-    try: session = onnx_session(path)
-    except BundleError: return None
-    told, digest = session.get_modelmeta().custom_metadata_map.get('weights'), bytes_digest(weights.read_bytes())
-    return OnnxNetwork(session, config, digest) if told == digest else None
+def _onnx_network(folder, c):
+    "The network of a folder's `model.onnx`; None without onnxruntime, without the file, or where it is another one."
+    path = folder/'model.onnx'
+    if not (path.is_file() and find_spec('onnxruntime')): return None
+    if bytes_digest(path.read_bytes()) != c.get('onnx'): return None
+    return OnnxNetwork(onnx_session(path), c['model'], c['weights'])
 
 # %% ../nbs/80_bundle.ipynb #faeabb2d
 def load_bundle(
@@ -415,8 +435,8 @@ def load_bundle(
     Raises BundleError for a folder that is missing, damaged or of another kind."""
     folder = Path(folder)
     c = _read_config(folder)
-    model = _onnx_network(folder, c['model']) if light else None
-    return from_config(c, model or _torch_network(folder/'model.safetensors', c['model']))
+    model = _network(folder, c, light)
+    with damaged(folder/'config.json'): return from_config(c, model)
 
 # %% ../nbs/80_bundle.ipynb #75062e65
 def load_pretrained(

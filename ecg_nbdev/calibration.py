@@ -11,7 +11,7 @@ __all__ = ['CALIBRATION_METHODS', 'Calibration', 'fit_calibration']
 from dataclasses import dataclass, field, replace
 import numpy as np
 from .core import CLASSES, ECGError
-from .predictions import Predictions
+from .predictions import Predictions, check_columns, check_order
 from .thresholds import log_odds
 
 # %% ../nbs/60a_calibration.ipynb #e06b0bb2
@@ -110,10 +110,33 @@ def choose_curve(
     chosen = next(m for m in methods if is_near(losses[m]))
     return fit_curve(truth, prob, chosen), {m: float(loss.mean()) for m, loss in losses.items()}
 
+# %% ../nbs/60a_calibration.ipynb #8db65ab2
+def _numbers(values):
+    "An array of finite numbers; raises ValueError for anything else."
+    found = np.asarray(values, float)
+    if found.ndim == 1 and len(found) and np.isfinite(found).all(): return found
+    raise ValueError('these are no finite numbers')
+
+def _is_curve(curve):
+    "Whether a curve makes probabilities of probabilities."
+    method = curve['method']
+    if method == 'none': return True
+    if method != 'isotonic':
+        (_, rising), parameters = _INPUTS[method], _numbers(curve['parameters'])
+        return len(parameters) == len(rising) and not (np.array(rising) & (parameters < 0)).any()
+    x, y = _numbers(curve['x']), _numbers(curve['y'])
+    return len(x) == len(y) and (np.diff(x) >= 0).all() and (np.diff(y) >= 0).all() and 0 <= y[0] and y[-1] <= 1
+
+def _check_curve(name, curve):
+    "Raise ECGError for a curve that is none."
+    try: good = _is_curve(curve)
+    except (KeyError, TypeError, ValueError): good = False
+    if not good: raise ECGError(f'the calibration of {name} makes no probabilities: fit it again')
+
 # %% ../nbs/60a_calibration.ipynb #ade4f3b6
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    "A curve per class; raises ECGError for another number of curves than classes."
+    "A curve per class; raises ECGError for another number of curves than classes, and for what is no curve."
     curves:tuple # K of `fit_curve`
     classes:tuple=CLASSES # the K classes
     about:dict=field(default_factory=dict) # inner losses, on how many recordings
@@ -122,13 +145,16 @@ class Calibration:
         if len(self.curves) != len(self.classes):
             raise ECGError(f'{len(self.curves)} calibration curves for {len(self.classes)} classes: '
                            'give one per class')
+        for name, curve in zip(self.classes, self.curves): _check_curve(name, curve)
 
     def apply(self, prob:np.ndarray)->np.ndarray:
-        "Calibrated probabilities, (n, K), of probabilities `prob` (n, K)."
+        "Calibrated probabilities, (n, K), of probabilities `prob` (n, K); raises ECGError for another K."
+        check_columns(prob, self.classes)
         return np.stack([apply_curve(c, p) for c, p in zip(self.curves, np.asarray(prob, float).T)], 1)
 
     def __call__(self, preds:Predictions)->Predictions:
-        "`preds` with calibrated probabilities and without answers."
+        "`preds` with calibrated probabilities and without answers; raises ECGError for other classes."
+        check_order(preds.classes, self.classes)
         provenance = {**preds.provenance, 'calibration': [c['method'] for c in self.curves]}
         return replace(preds, prob=self.apply(preds.prob), answer=None, provenance=provenance)
 

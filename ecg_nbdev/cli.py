@@ -13,17 +13,37 @@ from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Annotated
-import csv, json, os, shlex, signal, sys, threading
+import csv, errno, json, os, shlex, signal, sys, threading
 from fastcore.script import CliError, call_parse
-from .core import ECGError
+from .core import ECGError, printable, sheet_text
 
 # %% ../nbs/90_cli.ipynb #d7a071ec
+_MENDS = { # what the system says → how it is mended
+    errno.ENOSPC: 'make room and run it again', errno.EDQUOT: 'make room and run it again',
+    errno.EFBIG: 'write to a disk that takes larger files', errno.EROFS: 'name a folder that can be written to',
+    errno.EACCES: 'check the permissions, or name another place', errno.ENOTDIR: 'a file is in the way, name another folder',
+    errno.EEXIST: 'a file is in the way, name another folder',
+    errno.EISDIR: 'a folder is in the way, name another file', errno.EMFILE: 'close files, or raise ulimit -n'}
+
+def _in_a_line(e):
+    "What is wrong, where, and how it is mended."
+    if isinstance(e, MemoryError): return 'there is not enough memory: close other programs, or give shorter recordings'
+    if not isinstance(e, OSError): return printable(e)
+    where = f'{e.filename}: ' if e.filename is not None else ''
+    return printable(f'{where}{e.strerror or e}: {_MENDS.get(e.errno, "check the path and the disk")}')
+
 def _one_line_errors(f):
-    "Turn an ECGError into one line on stderr and exit status 1."
+    "One line on stderr in place of a traceback: exit status 1 for what can be mended, 130 for Ctrl-C."
     @wraps(f)
     def wrapped(*args, **kwargs):
         try: return f(*args, **kwargs)
-        except ECGError as e: raise CliError(str(e)) from e
+        except BrokenPipeError: # who read the answers has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        except (ECGError, OSError, MemoryError) as e: raise CliError(_in_a_line(e)) from e
+        except KeyboardInterrupt:
+            print('stopped; the same command again goes on, or begins anew', file=sys.stderr)
+            sys.exit(130)
     return wrapped
 
 # %% ../nbs/90_cli.ipynb #b24cf82f
@@ -58,7 +78,7 @@ _APPROACHES, _DECODINGS = ('thresholds', 'powerset'), ('thresholds', 'sets')
 @call_parse
 @_one_line_errors
 def ecg_train(
-    data_path:Annotated[str, 'folder of recordings, any supported layout', {'opt': True, 'required': True}],
+    data_path:Annotated[str, 'folder of recordings in any supported layout, or a store of ecg-ingest', {'opt': True, 'required': True}],
     out:str=None, # model folder to write; runs/<data folder>-<arch> where not given
     arch:str='crnn', # network: lead, multilead, multilead_shared, joint, crnn
     epochs:int=20, # passes over the training windows
@@ -92,7 +112,7 @@ def ecg_train(
 @call_parse
 @_one_line_errors
 def ecg_evaluate(
-    test_path:Annotated[str, 'folder of labelled recordings', {'opt': True, 'required': True}],
+    test_path:Annotated[str, 'folder of labelled recordings, or a store of them', {'opt': True, 'required': True}],
     model:str=None, # model folder; the shipped model where not given
     out:str=None, # folder to write; <model>/evaluation-<data folder> where not given
     labels:str=None, # FILE.csv:COLUMN, where labels stand in a table with a row for each recording
@@ -128,7 +148,8 @@ def _csv_line(cells):
     "A line of a CSV file, without its end."
     from io import StringIO
     line = StringIO()
-    csv.writer(line, lineterminator='').writerow(f'{c:.4f}'.removesuffix('nan') if isinstance(c, float) else c for c in cells)
+    def text(cell): return f'{cell:.4f}'.removesuffix('nan') if isinstance(cell, float) else sheet_text(cell)
+    csv.writer(line, lineterminator='').writerow(map(text, cells))
     return line.getvalue()
 
 def _as_csv(rows, predictor):
@@ -192,7 +213,7 @@ def _list_failures(failures, out):
 @call_parse
 @_one_line_errors
 def ecg_predict(
-    files:Annotated[str, 'recordings in any known format, or folders of them', {'nargs': '+'}],
+    files:Annotated[str, 'recordings in any known format, or folders or stores of them', {'nargs': '+'}],
     model:str=None, # model folder; the shipped model where not given
     format:Annotated[str, 'how answers are written; table in a terminal, else json', {'choices': tuple(_WRITERS)}]=None,
     out:str=None, # write to this .parquet, .csv, .json or .jsonl file; a run that was stopped is continued
@@ -283,13 +304,14 @@ def ecg_ingest(
     src:str, # folder of recordings, any supported layout
     store:str, # folder to write the packed, memory-mapped signals to
     fs:float=100, # sampling rate of the packed signals, Hz
+    add:bool=False, # add to the store what is not in it; without it, the store is made anew where the recordings differ
 ):
     "Prepare the recordings of a folder and pack them into a store; what can't be used is counted and listed."
     from ecg_nbdev.cohort import scan
     from ecg_nbdev.signal import Preparation
-    from ecg_nbdev.store import build_store
+    from ecg_nbdev.store import build_store, grow_store
     cohort = scan(src)
-    packed = build_store(cohort.table, store, Preparation(fs=fs))
+    packed = (grow_store if add else build_store)(cohort.table, store, Preparation(fs=fs))
     skipped = [*cohort.skipped.itertuples(index=False), *packed.skipped.itertuples(index=False)]
     print(f'{store}: {len(packed)} recordings at {fs:g} Hz; {len(skipped)} skipped')
     for path, reason in skipped: print(f'  {path}: {reason}')

@@ -9,14 +9,17 @@ __all__ = ['find_records', 'Cohort', 'scan', 'join_cohorts', 'make_folds', 'spli
 
 # %% ../nbs/12_cohort.ipynb #930141ab
 from collections import defaultdict
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from importlib.resources import files
 from itertools import chain
 from pathlib import Path
-import os
+import json, os
 import numpy as np
 import pandas as pd
-from .core import CLASSES, LEADS, CohortError, RecordError, printable, whole_file
+from ecg_nbdev.core import (CLASSES, LEADS, UNFINISHED, CohortError, RecordError, StoreError, printable, whole_file,
+    write_sheet)
 from .formats import ENDINGS, is_recording
 from .records import READERS, check_rate, check_signal, naming, read_header, read_record
 from .marks import record_mark
@@ -44,6 +47,8 @@ def find_records(
         failed(error)
     folder = Path(folder)
     if not folder.is_dir(): raise CohortError(f'{folder}: there is no such folder: check the path')
+    if (folder/UNFINISHED).exists():
+        raise CohortError(f'{folder}: is not finished: run the command that wrote it again')
     found = []
     for place, below, names in os.walk(folder, onerror=closed):
         below[:] = sorted(name for name in below if not name.startswith('.'))
@@ -100,7 +105,7 @@ def _signal_row(path):
 def _describe(path):
     "What a file says of its recording, or the `RecordError` that says why it can't be used."
     try:
-        if printable(path) != str(path): raise RecordError(path, 'its name is not UTF-8: rename it')
+        if printable(path) != str(path): raise RecordError(path, 'its name holds what can\'t be printed: rename it')
         with naming(path): row = _wfdb_row(path) if path.suffix.lower() == '.hea' else _signal_row(path)
         check_rate(path, row['fs'])
         return row
@@ -206,6 +211,7 @@ class Cohort:
     duplicates:pd.DataFrame # id, path, same_as, case: recordings found twice
     classes:tuple # the class names that labels can have
     unread:int = 0 # ids in the label tables that have no recording here
+    store:Path|None = None # the store that holds the signals, where it was this that was scanned
 
     def __len__(self): return len(self.table)
     @property
@@ -231,15 +237,34 @@ class Cohort:
     )->None:
         "Write cohort.csv, skipped.csv and duplicates.csv."
         for name, table in (('cohort', self.table), ('skipped', self.skipped), ('duplicates', self.duplicates)):
-            with whole_file(Path(folder)/f'{name}.csv') as f: table.to_csv(f, index=False)
+            with whole_file(Path(folder)/f'{name}.csv') as f: write_sheet(table, f)
 
 # %% ../nbs/12_cohort.ipynb #ba94366f
+def _alone(path):
+    "What a process of its own says of a recording whose reading may end it."
+    with ProcessPoolExecutor(1) as pool:
+        try: return pool.submit(_describe, path).result()
+        except BrokenProcessPool: return RecordError(path, 'ended the process that read it: leave it out')
+
+def _survived(paths):
+    "What is said of each recording by a few processes; one that ends its process is named, the others are read."
+    done = 0
+    while done < len(paths):
+        try:
+            for found in in_order(_describe, paths[done:]):
+                done += 1
+                yield found
+        except BrokenProcessPool:
+            suspects = paths[done:done+16]
+            done += len(suspects)
+            yield from map(_alone, suspects)
+
 def _describe_all(paths, progress):
     "Pairs of what a file says (see `_describe`) and its path, headers first."
     headers = [path for path in paths if path.suffix.lower() == '.hea']
     others = [path for path in paths if path.suffix.lower() != '.hea']
     many = len(others) > 20
-    described = with_bar(in_order(_describe, others, None if many else 1), len(others), progress and many)
+    described = with_bar(_survived(others) if many else map(_describe, others), len(others), progress and many)
     return zip(chain(map(_describe, headers), described), headers+others)
 
 # %% ../nbs/12_cohort.ipynb #b2afa774
@@ -263,9 +288,28 @@ def _table(rows):
     table = pd.DataFrame(rows, columns=[*COLUMNS, *(['fold'] if any('fold' in row for row in rows) else [])])
     return table.assign(labels=[';'.join(names) for names in cpsc2018_label_order(table['id'], table.labels)])
 
+# %% ../nbs/12_cohort.ipynb #a5580d6d
+def is_store(
+    path, # of any kind
+)->bool:
+    "Whether a folder is a store of packed signals."
+    return (Path(path)/'store.json').is_file()
+
+def _stored_cohort(root, rules):
+    "The cohort of a store; raises `StoreError` where it is damaged."
+    try:
+        index, fs = pd.read_parquet(root/'index.parquet'), json.loads((root/'store.json').read_text())['fs']
+        skipped = pd.read_csv(root/'skipped.csv')
+        rows = [row | dict(zip(('labels', 'unknown'), map(';'.join, rules.decode(row['dx'])))) | {'fs': fs}
+                for row in index.to_dict('records')]
+        table = _table(rows)
+    except (OSError, LookupError, TypeError, ValueError, AttributeError) as e:
+        raise StoreError(f'{root}: is damaged ({e}): pack it again with ecg-ingest') from e
+    return Cohort(root, table, skipped, pd.DataFrame(columns=_FOUND), rules.classes, store=root)
+
 # %% ../nbs/12_cohort.ipynb #af9690d2
 def scan(
-    folder:str|Path, # a data set in any supported layout, nested or flat
+    folder:str|Path, # a data set in any supported layout, nested or flat, or a store of `ecg-ingest`
     on_error:str='skip', # a recording that can't be used: 'skip' it and list it, or 'raise'
     classes=CLASSES, # labels to keep, as `label_rules` takes them: names out of the nine, a class list …
     progress:bool=True, # show a progress bar while files without a header are read
@@ -274,6 +318,7 @@ def scan(
 
     A `RecordError` is raised with `on_error='raise'` only, a ValueError for another `on_error`."""
     if on_error not in ('skip', 'raise'): raise ValueError(f"on_error is 'skip' or 'raise', not {on_error!r}")
+    if is_store(folder): return _stored_cohort(Path(os.path.abspath(folder)), label_rules(classes))
     root, skipped = Path(os.path.abspath(folder)), []
     def failed(error):
         if on_error == 'raise': raise error

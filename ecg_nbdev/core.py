@@ -12,7 +12,7 @@ __all__ = ['LEADS', 'CLASSES', 'CLASS_TITLES', 'limb_leads', 'ECGError', 'Cohort
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-import os, tempfile
+import glob, os, re, tempfile, time
 import numpy as np
 
 # %% ../nbs/00_core.ipynb #2a3116da
@@ -53,6 +53,9 @@ SNOMED = {'Normal': 426783006, 'AF': 164889003, 'I-AVB': 270492004, 'LBBB': 1649
 # %% ../nbs/00_core.ipynb #f23dc7bc
 class ECGError(Exception):
     "Something is wrong with the data or the model: one line that names the file and says how to mend it."
+    def __init__(self,
+        text='', # of any number of lines: other packages' errors, which stand within, may have several
+    ): super().__init__(printable(' '.join(str(text).split('\n'))))
 
 class CohortError(ECGError):
     "A folder of recordings, or its label table, can't be used."
@@ -64,11 +67,30 @@ class BundleError(ECGError):
     "A saved model is missing, damaged or does not fit."
 
 # %% ../nbs/00_core.ipynb #edcf2d67
+_STEERING = re.compile('[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]') # control characters, and what turns text round
+
 def printable(
     path, # a path or its text
 )->str:
-    "The text of a path that can be printed and stored, whatever bytes its name holds."
-    return os.fsencode(str(path)).decode('utf-8', 'backslashreplace')
+    "The text of a path that can be printed and stored, whatever bytes it holds; what steers a terminal is spelt out."
+    text = os.fsencode(str(path)).decode('utf-8', 'backslashreplace')
+    return _STEERING.sub(lambda found: found[0].encode('unicode_escape').decode(), text)
+
+# %% ../nbs/00_core.ipynb #7a5d0a13
+def sheet_text(
+    value, # a cell of a table
+): # the same, but for text
+    "A cell that no spreadsheet takes for a formula: a text that starts like one gets an apostrophe before it."
+    return f"'{value}" if isinstance(value, str) and value.startswith(('=', '+', '-', '@', '\t', '\r')) else value
+
+def write_sheet(
+    table, # of pandas
+    path, # the .csv file
+    **options, # of pandas' `to_csv`
+)->None:
+    "Write a table for spreadsheets."
+    texts = {name: table[name].map(sheet_text) for name in table.select_dtypes(exclude=['number', 'bool'])}
+    table.assign(**texts).rename(columns=sheet_text).to_csv(path, index=False, **options)
 
 # %% ../nbs/00_core.ipynb #5e2775d8
 class RecordError(ECGError):
@@ -77,8 +99,8 @@ class RecordError(ECGError):
         path, # the file
         reason:str, # what is wrong and how to mend it
     ):
-        self.path, self.reason = Path(path), reason
-        super().__init__(printable(f'{path}: {reason}'))
+        self.path, self.reason = Path(path), printable(' '.join(str(reason).split('\n')))
+        super().__init__(f'{path}: {reason}')
 
     def __reduce__(self): return type(self), (self.path, self.reason)
 
@@ -102,6 +124,8 @@ class Record:
         if signal.ndim != 2 or signal.shape[0] != len(LEADS):
             raise RecordError(name, f'its signal has shape {signal.shape}, not (12, samples): give one row a lead')
         if not self.fs > 0: raise RecordError(name, f'its sampling rate is {self.fs} Hz: give a rate above zero')
+        for text in (self.labels, self.unknown):
+            if isinstance(text, str): raise RecordError(name, f'its labels are the text "{text}": give a tuple')
         fixed = {'signal': signal, 'labels': tuple(self.labels), 'unknown': tuple(self.unknown),
                  'id': printable(self.id), 'patient': printable(self.patient or self.id)}
         for field_name, value in fixed.items(): object.__setattr__(self, field_name, value) # the class is frozen
@@ -124,19 +148,58 @@ class Record:
         "Names of the leads that hold no sample at all."
         return tuple(lead for lead, row in zip(LEADS, self.signal) if np.isnan(row).all())
 
+# %% ../nbs/00_core.ipynb #17db8ae9
+def hold_file(
+    fd:int, # of an open file
+)->bool: # False where another process holds it
+    "Hold a file until it is closed, by whatever end of this process; True too where the system can't hold files."
+    try: import fcntl
+    except ImportError: return True
+    try: fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError: return False
+    except OSError: pass
+    return True
+
+def remove_left(
+    paths, # temporary files of `whole_file`
+)->None:
+    "Remove those whose writer was killed."
+    for path in paths:
+        try:
+            with open(path, 'rb+') as f:
+                if time.time()-os.fstat(f.fileno()).st_mtime > 1 and hold_file(f.fileno()): os.unlink(path)
+        except OSError: pass
+
+# %% ../nbs/00_core.ipynb #7d63ec2a
+UNFINISHED = '.unfinished' # a file in a folder that is still written, or whose writer was killed
+
+def check_folder(
+    folder, # that shall be written to
+)->None:
+    "Raise ECGError where a folder neither is there nor can be made: said before the work, not after it."
+    folder = Path(os.path.abspath(folder))
+    place = next(p for p in (folder, *folder.parents) if p.exists())
+    if not place.is_dir(): raise ECGError(f'{place} is a file and in the way: name another folder')
+    if not os.access(place, os.W_OK | os.X_OK): raise ECGError(f"{place} can't be written to: name another folder")
+
 # %% ../nbs/00_core.ipynb #1b6ff5e1
 @contextmanager
 def whole_file(
     path, # where the finished file will be
+    tidy:bool=True, # remove what killed writers of the same file have left; slow among very many files
 ):
     "A temporary path beside `path`, renamed to it when the block ends well, removed when it does not."
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    if tidy: remove_left(path.parent.glob(f'.{glob.escape(path.name)}.????????{glob.escape(path.suffix)}'))
     fd, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.', suffix=path.suffix)
-    os.close(fd)
     temporary = Path(name)
     try:
+        hold_file(fd)
+        if os.name == 'nt': os.close(fd) # no file that is open is renamed there
         yield temporary
         temporary.chmod(0o644)
         temporary.replace(path)
-    finally: temporary.unlink(missing_ok=True)
+    finally:
+        temporary.unlink(missing_ok=True)
+        if os.name != 'nt': os.close(fd)

@@ -13,7 +13,7 @@ import numpy as np
 from fastcore.basics import patch
 from .core import CLASSES, ECGError
 from .labels import LabelSets
-from .predictions import Predictions
+from .predictions import Predictions, check_columns
 from .thresholds import Thresholds, log_odds
 
 # %% ../nbs/60b_decoding.ipynb #6971625b
@@ -47,11 +47,17 @@ class SetDecoder:
         types = {'sets': bool, 'frequency': float, 'prevalence': float}
         for name, dtype in types.items(): object.__setattr__(self, name, np.asarray(getattr(self, name), dtype))
         for name in ('classes', 'chosen_on'): object.__setattr__(self, name, tuple(getattr(self, name)))
-        if self.utility in UTILITIES: return
-        raise ECGError(f"no utility '{self.utility}': write one of {', '.join(UTILITIES)}")
+        if self.utility not in UTILITIES:
+            raise ECGError(f"no utility '{self.utility}': write one of {', '.join(UTILITIES)}")
+        shares = np.concatenate([self.frequency, self.prevalence, [self.trust]])
+        if self.sets.shape != (len(self.frequency), len(self.classes)) or len(self.prevalence) != len(self.classes):
+            raise ECGError(f'{self.sets.shape} label sets do not fit {len(self.classes)} classes: fit the decoder again')
+        if not np.isfinite(shares).all() or shares.min() < 0 or (self.frequency <= 0).any() or self.prevalence.max() > 1:
+            raise ECGError('frequencies of label sets or classes are no shares: fit the decoder again')
 
     def posterior(self, prob:np.ndarray)->np.ndarray:
         "Probability of every set, (n, n_sets), from calibrated probabilities `prob` (n, K), by Bayes' rule."
+        check_columns(prob, self.classes)
         p, q = np.clip(np.asarray(prob, float), 1e-6, 1-1e-6), np.clip(self.prevalence, 1e-6, 1-1e-6)
         S = self.sets.astype(float)
         z = np.log(self.frequency)+self.trust*(np.log(p/q)@S.T+np.log((1-p)/(1-q))@(1-S).T)

@@ -59,7 +59,7 @@ def onnx_session(
     if not Path(path).is_file(): raise BundleError(f'{path}: there is no such file: write it with ecg-export')
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
-    try: return ort.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
+    try: return ort.InferenceSession(str(path), options, providers=['CPUExecutionProvider'], enable_fallback=0)
     except Exception as e: # onnxruntime has an error of its own for each kind of damage
         reason = str(e).splitlines()[0]
         raise BundleError(f'{path} is not an ONNX file ({reason}): write it anew with ecg-export') from e

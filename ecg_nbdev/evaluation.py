@@ -18,7 +18,7 @@ from .decoding import SetDecoder
 from .metrics import (auprc, auroc, brier, calibration_error, calibration_floor, class_mean, class_table, exact_match, f_score,
     hamming_loss, label_ranking, sensitivity_at, with_averages)
 from .official import challenge_score, cpsc2018_f1, cpsc2018_matrix, cpsc2018_score, first_phase_scores
-from .predictions import Predictions, join_predictions
+from .predictions import Predictions, join_predictions, check_order
 from .thresholds import Thresholds, apply_thresholds, check_unseen
 
 # %% ../nbs/61_evaluation.ipynb #f98c7075
@@ -310,6 +310,7 @@ def evaluate(
     Scores whose names end in `_forced` give each recording a label, whatever `least` is; so do CPSC2018's.
     Raises CohortError where test recordings have chosen the operating point,
     ECGError where there is nothing to score."""
+    if thresholds is not None: check_order(preds.classes, thresholds.classes)
     check_unseen(preds, thresholds, role)
     if thresholds is not None and least is not None: thresholds = replace(thresholds, least=least)
     answered = _answered(preds, thresholds)

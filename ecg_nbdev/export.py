@@ -11,8 +11,9 @@ __all__ = ['export_onnx', 'load_onnx']
 from pathlib import Path
 import json, warnings
 from .bundle import FORMAT, Predictor, from_config, to_config
+from .bundle_checks import damaged, parse_json
 from .core import LEADS, BundleError, ECGError, whole_file
-from .engines import OnnxNetwork, model_digest, needed_package, onnx_session
+from .engines import OnnxNetwork, bytes_digest, model_digest, needed_package, onnx_session
 from .quality import QUALITY_LIMITS
 from .thresholds import Thresholds
 
@@ -45,6 +46,12 @@ def _trace(predictor, path):
         torch.onnx.export(network, (x,), str(path), input_names=inputs, output_names=outputs,
                           dynamic_axes={name: {0: 'n'} for name in inputs+outputs}, dynamo=False)
 
+# %% ../nbs/80a_export.ipynb #2ad3d2d2
+def _note_in_config(path, digest):
+    "Write the digest of `model.onnx` into the configuration beside it: no other file is used in its place."
+    config = json.loads(path.read_text(encoding='utf-8')) | {'onnx': digest}
+    with whole_file(path) as f: f.write_text(json.dumps(config, indent=1, ensure_ascii=False), encoding='utf-8')
+
 # %% ../nbs/80a_export.ipynb #68f3f46d
 def export_onnx(
     predictor:Predictor, # any model of the family, alone or several as one
@@ -59,6 +66,8 @@ def export_onnx(
         graph = onnx.load(str(f))
         onnx.helper.set_model_props(graph, notes)
         onnx.save(graph, str(f))
+        digest = bytes_digest(f.read_bytes())
+    if not alone: _note_in_config(Path(path).parent/'config.json', digest)
     return Path(path)
 
 # %% ../nbs/80a_export.ipynb #ee0326ed
@@ -70,11 +79,12 @@ def load_onnx(
     Raises BundleError for a file that is missing, damaged or of another program,
     ECGError where onnxruntime is missing."""
     session = onnx_session(path)
-    notes = session.get_modelmeta().custom_metadata_map
-    config = json.loads(notes.get('ecg_nbdev', '{}'))
-    if config.get('format') != FORMAT:
-        raise BundleError(f'{path} was not written by this version of ecg_nbdev: write it anew with ecg-export')
-    return from_config(config, OnnxNetwork(session, config['model'], notes.get('weights', '')))
+    with damaged(path, 'write it anew with ecg-export'):
+        notes = session.get_modelmeta().custom_metadata_map
+        config = parse_json(notes.get('ecg_nbdev', '{}'))
+        if config.get('format') != FORMAT:
+            raise BundleError('it was not written by this version of ecg_nbdev: write it anew with ecg-export')
+        return from_config(config, OnnxNetwork(session, config['model'], notes.get('weights', '')))
 
 # %% ../nbs/80a_export.ipynb #232a73dc
 def page_facts(

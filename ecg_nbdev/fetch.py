@@ -10,15 +10,18 @@ __all__ = ['DATASETS', 'fetch_dataset']
 # %% ../nbs/81_fetch.ipynb #90486987
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from hashlib import sha256
-from http.client import HTTPException
+from hashlib import file_digest
+from http.client import HTTPException, InvalidURL
+from io import BytesIO
 from pathlib import Path, PurePosixPath
-from time import sleep
+from threading import Event
+from time import monotonic
 from urllib.error import HTTPError
 from urllib.parse import quote
 from urllib.request import Request, urlopen
+import re, sys
 import pandas as pd
-from .core import CohortError, whole_file
+from .core import CohortError, printable, remove_left, whole_file
 from .parallel import with_bar
 
 # %% ../nbs/81_fetch.ipynb #fff06d0a
@@ -36,51 +39,91 @@ DATASETS = {
 HOST = 'https://physionet.org/files/challenge-2021/1.0.3'
 
 # %% ../nbs/81_fetch.ipynb #4ba7b62e
-_BROKEN = OSError, HTTPException # what a connection may end in
+_BROKEN = OSError, HTTPException, ValueError # what a connection may end in
+_SILENCE, _SLOWEST, _LARGEST = 15., 1000, 1 << 28 # s without a byte, bytes a second, bytes of a file
 
-def _load(url, tries=3, wait=1.):
-    "The bytes at an address, asked for up to `tries` times: `wait` s later, then 2·`wait` s later, …"
-    request = Request(url, headers={'User-Agent': 'ecg_nbdev'})
+class _Missing(Exception):
+    "Why a file did not come."
+
+class _NotWritten(Exception):
+    "A file can't be written; `__cause__` says why."
+
+def _copy(answer, write, stop, most):
+    "Hand on what a server sends, piece by piece; OSError for one that stalls or never ends."
+    n, start, told = 0, monotonic(), answer.length
+    while piece := answer.read1(1 << 16):
+        n, seconds = n+len(piece), monotonic()-start
+        if stop.is_set(): raise OSError('stopped')
+        if n > most: raise OSError(f'it is longer than {most >> 20} MB')
+        if seconds > _SILENCE and n < _SLOWEST*seconds: raise OSError(f'{n} bytes came in {seconds:.0f} s')
+        try: write(piece)
+        except OSError as e: raise _NotWritten from e
+    if told and n < told: raise OSError(f'{told-n} of {told} bytes did not come')
+    return n
+
+# %% ../nbs/81_fetch.ipynb #520a7d1f
+def _load(url, file, stop, most=_LARGEST, tries=3, wait=1., silence=_SILENCE):
+    """Write what is at an address to an open file; its bytes. Raises `_Missing`.
+
+    It is asked for up to `tries` times: `wait` s later, then 2·`wait` s later, …"""
     for left in reversed(range(tries)):
         try:
-            with urlopen(request, timeout=60) as answer: return answer.read()
+            file.seek(0)
+            file.truncate()
+            request = Request(url, headers={'User-Agent': 'ecg_nbdev'})
+            with urlopen(request, timeout=silence) as answer: return _copy(answer, file.write, stop, most)
         except _BROKEN as e:
-            hopeless = isinstance(e, HTTPError) and e.code in (403, 404)
-            if hopeless or not left: raise
-            sleep(wait*(tries-left))
+            hopeless = isinstance(e, (ValueError, InvalidURL)) or isinstance(e, HTTPError) and e.code in (403, 404)
+            if hopeless or not left or stop.is_set(): raise _Missing(printable(e)) from e
+            print(f'{printable(url)}: {printable(e)}, asked again', file=sys.stderr, flush=True)
+            stop.wait(wait*(tries-left))
 
 # %% ../nbs/81_fetch.ipynb #cba15f56
-def _checksum(data): return sha256(data).hexdigest()
+def _checksum(path):
+    with open(path, 'rb') as f: return file_digest(f, 'sha256').hexdigest()
 
-def _fetch_one(file, url, folder):
+def _bring(url, path, checksum, stop):
+    "Load one file to a path; its bytes. Raises `_Missing`."
+    with open(path, 'wb') as f: n = _load(url, f, stop)
+    if _checksum(path) != checksum: raise _Missing('what came has another checksum')
+    return n
+
+def _fetch_one(file, url, folder, stop):
     "What became of one file: (path, 'there' or 'fetched' or why it is missing, bytes loaded)."
     path, checksum = file
     target = folder/path
-    if target.is_file() and _checksum(target.read_bytes()) == checksum: return path, 'there', 0
-    try: data = _load(f'{url}/{quote(path)}')
-    except _BROKEN as e: return path, str(e), 0
-    if _checksum(data) != checksum: return path, 'what came has another checksum', len(data)
-    with whole_file(target) as f: f.write_bytes(data)
-    return path, 'fetched', len(data)
+    try:
+        if target.is_file() and _checksum(target) == checksum: return path, 'there', 0
+        with whole_file(target, tidy=False) as f: n = _bring(f'{url}/{quote(path)}', f, checksum, stop)
+    except _Missing as e: return path, str(e), 0
+    except OSError as e: raise _NotWritten from e
+    return path, 'fetched', n
 
 # %% ../nbs/81_fetch.ipynb #d660b5ca
+_SUM = re.compile(r'^([0-9a-fA-F]{64})[ \t]+\*?(.+)$', re.M) # sha256sum marks binary files with a star
+
 def _listed(sums, under):
-    "Path below the folder `under` → checksum, from the text of a SHA256SUMS.txt: a checksum and a path per line."
+    """Path below the folder `under` → checksum, from the text of a SHA256SUMS.txt: a checksum and a path per line.
+
+    Names that some system would take for another folder, or that can't be printed, are left out."""
     files = {}
-    for line in filter(str.strip, sums.splitlines()):
-        checksum, path = line.split(maxsplit=1)
-        path = PurePosixPath(path.strip())
-        if path.is_relative_to(under) and '..' not in path.parts: files[str(path.relative_to(under))] = checksum
+    for checksum, path in _SUM.findall(sums):
+        parts = PurePosixPath(path.strip())
+        odd = '..' in parts.parts or re.search(r'[\\:]', path) or path != printable(path)
+        if parts.is_relative_to(under) and not odd: files[str(parts.relative_to(under))] = checksum.lower()
     return files
 
 # %% ../nbs/81_fetch.ipynb #785019d7
 def _files_of(host, under):
     "Path → checksum of a folder's files; raises CohortError where the server does not answer or lists none."
-    try: sums = _load(f'{host}/SHA256SUMS.txt').decode()
-    except _BROKEN as e:
+    if not re.match('https?://[^/]', host):
+        raise CohortError(f'{host}: is no address of a web server: write one that begins with https:// or http://')
+    sums = BytesIO()
+    try: _load(f'{host}/SHA256SUMS.txt', sums, Event())
+    except _Missing as e:
         raise CohortError(f'{host}: does not answer ({e}): try again later, or load {under} from there by hand') from e
-    files = _listed(sums, under)
-    if not files: raise CohortError(f'{host}: lists no file in {under}')
+    files = _listed(sums.getvalue().decode('utf-8', 'replace'), under)
+    if not files: raise CohortError(f'{host}: its SHA256SUMS.txt lists no file in {under}: check the address')
     return files
 
 # %% ../nbs/81_fetch.ipynb #7c4782af
@@ -92,6 +135,16 @@ def _all_came(done, folder):
     raise CohortError(f'{folder}: {len(missing)} of {len(done)} files did not come, the first one is {path} ({why}): '
                       'the same command again loads what is missing')
 
+# %% ../nbs/81_fetch.ipynb #3411004d
+_LEFT = re.compile(r'^\.(.+)\.\w{8}(\.\w+)?$') # a temporary file of `whole_file`
+
+def _tidy(folder, files):
+    "Remove what an earlier run that was killed has left under way."
+    def target(left): return left.parent/_LEFT.sub(r'\1', left.name)
+    wanted = {folder/path for path in files}
+    for place in {path.parent for path in wanted}:
+        remove_left(left for left in place.glob('.*') if target(left) in wanted)
+
 # %% ../nbs/81_fetch.ipynb #3f76cf4b
 def fetch_dataset(
     name:str, # one of `DATASETS`
@@ -102,12 +155,19 @@ def fetch_dataset(
 )->pd.DataFrame: # a row per file: path, state ('fetched' or 'there') and bytes loaded
     """Load a public data set; files that are there with the right checksum stay.
 
-    Raises CohortError for an unknown name, for a server that does not answer, and where some files
-    are still missing in the end; those that came are kept."""
+    Raises CohortError for an unknown name, for a server that does not answer, for a folder that can't be written to,
+    and where some files are still missing in the end; those that came are kept."""
     if name not in DATASETS: raise CohortError(f'{name}: no such data set: {", ".join(DATASETS)}')
     folder, under = Path(folder), DATASETS[name]
     files = _files_of(host, under)
-    one = partial(_fetch_one, url=f'{host}/{under}', folder=folder)
+    _tidy(folder, files)
+    one = partial(_fetch_one, url=f'{host}/{under}', folder=folder, stop=(stop := Event()))
     with ThreadPoolExecutor(n_workers) as pool:
-        done = list(with_bar(pool.map(one, files.items()), len(files), progress))
+        try: done = list(with_bar(pool.map(one, files.items()), len(files), progress))
+        except _NotWritten as e:
+            why = f"can't be written to ({e.__cause__})"
+            raise CohortError(f'{folder}: {why}: make room, or name another folder') from e
+        finally: # Ctrl-C and a full disk end what is under way
+            stop.set()
+            pool.shutdown(cancel_futures=True)
     return _all_came(pd.DataFrame(done, columns=['path', 'state', 'bytes']), folder)

@@ -14,12 +14,14 @@ from xml.etree import ElementTree
 import codecs, re, warnings
 import numpy as np
 from .core import CLASSES, LEADS, Record, RecordError, lead_name
-from .headers import MILLIVOLTS, parse_age, parse_sex
+from .containers import MOST
+from .headers import MILLIVOLTS, check_regular, parse_age, parse_sex
 
 # %% ../nbs/09a_formats.ipynb #4cdb449c
 _HEAD = 65536 # bytes that are looked at
 _MARKS = ( # position, bytes, format
-    (0, b'\x89HDF\r\n', 'HDF5'), (0, b'MATLAB 5.0', 'MATLAB'), (0, b'PAR1', 'Parquet'), (0, b'\x93NUMPY', 'NumPy'),
+    (0, b'\x89HDF\r\n', 'HDF5'), (0, b'MATLAB 5.0', 'MATLAB'),
+    (0, b'MATLAB 7.3', 'MATLAB'), (0, b'PAR1', 'Parquet'), (0, b'\x93NUMPY', 'NumPy'),
     (128, b'DICM', 'DICOM'), (0, b'ISHNE1.0', 'ISHNE'), (0, b'0       ', 'EDF'), (16, b'SCPECG', 'SCP-ECG'),
     (0, b'\xffBIOSEMI', 'BDF'), (0, b'ANN  1.0', 'ISHNE annotation'), (0, b'%PDF', 'PDF'),
     (0, b'\x89PNG', 'a PNG picture'), (0, b'\xff\xd8\xff', 'a JPEG picture'))
@@ -57,6 +59,7 @@ def find_format(
     path, # any file
 )->str: # 'DICOM', 'EDF', 'HL7 aECG', …, 'table' for text with columns of numbers; '' where it can't be told
     "What a file holds, told by its first bytes; raises `RecordError` where it can't be opened."
+    check_regular(path)
     try:
         with open(path, 'rb') as f: head = f.read(_HEAD)
     except OSError as e: raise RecordError(path, f"can't be opened ({e.strerror}): check the path") from e
@@ -96,8 +99,12 @@ def _import_kit(path, name):
     return FileParser
 
 # %% ../nbs/09a_formats.ipynb #fd021e54
+_DEFLATED = b'1.2.840.10008.1.2.1.99' # the transfer syntax
+
 def _parse_kit(path, name):
     "What ecgdatakit reads; raises `RecordError` where it can't, or reports that samples are missing or changed."
+    if name == 'DICOM' and _DEFLATED in path.read_bytes()[:2048]:
+        raise RecordError(path, 'is a deflated DICOM, which may unpack to any size: export it uncompressed')
     parser = _import_kit(path, name)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter('always')
@@ -165,7 +172,8 @@ def _without_pulse(signal):
 def _parse_xml(path, name):
     "The root of an XML document without entities; raises `RecordError` where it is damaged."
     content = path.read_bytes()
-    if b'<!ENTITY' in content: raise RecordError(path, f'is {name} with entities, which are not read: export it again')
+    if b'<!ENTITY' in content.replace(b'\0', b''):
+        raise RecordError(path, f'is {name} with entities, which are not read: export it again')
     try: return ElementTree.fromstring(content)
     except (ElementTree.ParseError, ValueError) as e:
         raise RecordError(path, f'is {name} and damaged ({e}): copy it again') from e
@@ -278,9 +286,11 @@ def record_of_columns(
     return Record(_rows(path, named), fs, Path(path).stem, unknown=CLASSES, path=Path(path))
 
 # %% ../nbs/09a_formats.ipynb #b5ac87d1
+_WIDEST = 200 # letters of a cell
+
 def _cells(line, mark):
     "The cells of a line."
-    return [cell.strip().strip('"') for cell in (line.split(mark) if mark else line.split())]
+    return [cell.strip().strip('"')[:_WIDEST] for cell in (line.split(mark) if mark else line.split())]
 
 def _number_or_none(cell, decimal):
     "A cell's number, NaN where it is empty, None where it is a word."
@@ -316,6 +326,7 @@ _HERTZ = re.compile(r'(\d+(?:\.\d+)?)\s*Hz\b', re.I)
 
 def _said_in(text):
     "Sampling rate (Hz) and unit that the lines before a table name, None where they don't."
+    text = text[:4096] # expressions take their time over long texts
     rate = _RATE.search(text) or _HERTZ.search(text)
     unit = re.search(r'\bunits?\W{1,4}([munµμ]?v)\b', text, re.I)
     return float(rate[1]) if rate else None, unit[1] if unit else None
@@ -343,6 +354,9 @@ def _read_numpy(path, told):
     try: held = np.load(path, allow_pickle=False)
     except Exception as e: raise RecordError(path, f"can't be read as NumPy's ({e}): copy it again") from e
     if isinstance(held, np.ndarray): return _record_of_array(path, held, told)
+    unpacked = sum(part.file_size for part in held.zip.infolist())
+    if unpacked > MOST:
+        raise RecordError(path, f'unpacks to {unpacked >> 20} MB, more than {MOST >> 20}: save it with np.save')
     with held: variables = {name.lower(): held[name] for name in held.files}
     arrays = [a for a in variables.values() if a.ndim == 2 and a.dtype.kind in 'iuf']
     if len(arrays) != 1: raise RecordError(path, f'holds {len(arrays)} signals with leads: give one with (12, samples)')
@@ -360,10 +374,19 @@ def _record_of_array(path, array, told, names=None, rate=None, unit=None):
     names = names if names and len(names) == len(columns) else ['']*len(columns)
     return record_of_columns(path, names, columns, told, rate, unit)
 
+def _table_of(parquet, path):
+    "The table of an open Parquet file; `RecordError` where it tells of more numbers than memory is taken for."
+    about = parquet.metadata
+    n = about.num_rows*about.num_columns
+    held = sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups))
+    if n*8 <= MOST and held <= MOST: return parquet.read()
+    raise RecordError(path, f'tells of {n} numbers, more than {MOST//8}: give a recording of its own')
+
 def _read_parquet(path, told):
     "The record of a Parquet file with a column per lead."
     import pyarrow.parquet as pq
-    try: table = pq.read_table(path)
+    try: table = _table_of(pq.ParquetFile(path), path)
+    except RecordError: raise
     except Exception as e:
         raise RecordError(path, f"can't be read as Parquet ({' '.join(str(e).split())[:120]}): copy it again") from e
     kinds = {name: str(table.schema.field(name).type) for name in table.column_names}

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
-import re
-from .core import RecordError, lead_name
+from stat import S_ISREG
+import os, re
+from .core import LEADS, RecordError, lead_name
 
 # %% ../nbs/09_headers.ipynb #a6ae631f
 class WfdbSignal(NamedTuple):
@@ -41,6 +42,7 @@ class WfdbHeader:
     sex:str # 'F', 'M' or ''
     dx:str # the text behind `#Dx:`
     patient:str # the text behind `#Patient:`
+    segments:tuple=() # names of the segments of a record that has several
 
 # %% ../nbs/09_headers.ipynb #719a8b99
 def parse_age(
@@ -61,7 +63,7 @@ def parse_sex(
     return _sexes.get(text.strip().lower(), '')
 
 # %% ../nbs/09_headers.ipynb #0eb0b274
-_number, _whole = r'[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d{1,2})?', r'-?\d{1,12}'
+_number, _whole = r'[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,2})?', r'-?\d{1,12}'
 
 def _optional(*fields):
     "A pattern of fields of which any number may be missing from the right."
@@ -86,11 +88,17 @@ def _layout(frame, skew, offset, gain, baseline, units, zero, name):
     per_mv = scale and (float(gain or 0) or 200.)/scale # a gain of 0 means that none is known
     return plain, int(offset or 0), per_mv, int(baseline or zero or 0), lead_name(name or '')
 
+def _check_name(path, name):
+    "Refuse a file that lies elsewhere: a header can come from anyone."
+    if not re.search(r'[/\\:\0]|^\.\.?$', name): return
+    raise RecordError(path, f'names the file {name[:60]}, which may lie in another folder: write its bare name')
+
 def _parse_signal(path, line):
     "The `WfdbSignal` of a line; raises `RecordError` where it can't be read or is not in volts."
     match = _signal_line.match(line)
     if not match: raise RecordError(path, f'can\'t read its signal line "{line[:60]}": restore the header')
     file, format, *layout, initial, checksum, name = match.groups()
+    _check_name(path, file)
     plain, offset, per_mv, baseline, lead = _layout(*layout, name)
     if not per_mv: raise RecordError(path, f'its signal is in {layout[5]}, not volts: give a signal in mV or uV')
     return WfdbSignal(file, format, plain, offset, per_mv, baseline, _int_or_none(initial), _int_or_none(checksum), lead)
@@ -108,8 +116,20 @@ def _parse_record(path, line):
 # %% ../nbs/09_headers.ipynb #ffd32c7d
 _POINTER = b'version https://git-lfs'
 
+def check_regular(
+    path, # any file
+)->int: # bytes
+    "The size of a file; raises `RecordError` for a pipe or a device, whose reading may never end."
+    try: stat = os.stat(path)
+    except (OSError, ValueError) as e:
+        why = getattr(e, 'strerror', e)
+        raise RecordError(path, f"can't be opened ({why}): check the path and its permissions") from e
+    if S_ISREG(stat.st_mode): return stat.st_size
+    raise RecordError(path, 'is no file but a folder, pipe or device: give a file')
+
 def _bytes_of(path, n=-1):
     "The first `n` bytes of a file, or all; `RecordError` where it can't be opened or is a Git LFS pointer."
+    check_regular(path)
     try:
         with open(path, 'rb') as f: content = f.read(n)
     except OSError as e:
@@ -125,11 +145,13 @@ def refuse_pointer(
     _bytes_of(path, len(_POINTER))
 
 # %% ../nbs/09_headers.ipynb #7f9383d6
-_comment = re.compile(r'#\s*<?(\w+)>?\s*:\s*(.*?)\s*$')
+_comment = re.compile(r'#\s*<?(\w+)>?\s*:\s*(.*)')
+_LONGEST = 4_000_000 # bytes of a header
 
 def _header_lines(path):
     "The lines of a text file that are not blank, stripped; whatever its encoding."
-    content = _bytes_of(path)
+    content = _bytes_of(path, _LONGEST)
+    if len(content) == _LONGEST: raise RecordError(path, 'is too long for a header: give the file that ends in .hea')
     try: text = content.decode()
     except UnicodeDecodeError: text = content.decode('latin-1')
     return [line.strip() for line in text.splitlines() if line.strip()]
@@ -142,7 +164,9 @@ def _parse_comments(lines):
 # %% ../nbs/09_headers.ipynb #7500b6bd
 def _parse_signals(path, record, n, lines):
     "The `n` signal lines; none for a record of several segments, whose lines name segments."
-    if record['segments']: return []
+    if record['segments']:
+        for line in lines: _check_name(path, line.split()[0])
+        return []
     signals = [_parse_signal(path, line) for line in lines[:n]]
     if len(signals) < n:
         raise RecordError(path, f'describes {len(signals)} of its {n} signals: the header is cut off, copy it again')
@@ -163,9 +187,10 @@ def read_header(
     fs = float(record['fs'] or 250) # the rate that the format fixes where none is given
     if not 0 < fs < 1e6:
         raise RecordError(path, f'gives a sampling rate of {fs:g} Hz: write the true rate into its first line')
+    segments = tuple(line.split()[0] for line in rest) if record['segments'] else ()
     return WfdbHeader(path, record['name'], fs, int(record['n_samples'] or 0) or None, signals,
                       parse_age(comments.get('age')), parse_sex(comments.get('sex', '')),
-                      comments.get('dx', ''), comments.get('patient', ''))
+                      comments.get('dx', ''), comments.get('patient', ''), segments)
 
 # %% ../nbs/09_headers.ipynb #ec667aaa
 def signal_files(
@@ -177,12 +202,19 @@ def signal_files(
     return files
 
 # %% ../nbs/09_headers.ipynb #a05d91aa
+def signal_size(
+    header:WfdbHeader,
+    name:str, # of a signal file
+)->int: # bytes
+    "The size of a header's signal file; raises `RecordError` where it is missing or no file."
+    path = header.path.parent/name
+    if path.exists(): return check_regular(path)
+    raise RecordError(header.path, f'its signal file {name} is missing: copy it beside the header')
+
 def _held_samples(header, name, members):
     "Samples per lead in a signal file, None in another format than 16; raises `RecordError` where some are missing."
     path, first = header.path.parent/name, header.signals[members[0]]
-    try: size = path.stat().st_size
-    except OSError:
-        raise RecordError(header.path, f'its signal file {name} is missing: copy it beside the header') from None
+    size = signal_size(header, name)
     if size < 200: refuse_pointer(path)
     if first.format != '16' or not first.plain: return None
     held = (size-first.offset)//(2*len(members))
@@ -191,6 +223,25 @@ def _held_samples(header, name, members):
         raise RecordError(path, f'is cut off: it holds {told}, copy it again')
     return header.n_samples or held
 
+# %% ../nbs/09_headers.ipynb #9dfcdbfe
+_PACKED = 32 # samples in a byte, more than any format packs
+
+def _files_of(header):
+    "Bytes of all signal files of a record, those of its segments with it."
+    size = sum(signal_size(header, name) for name in signal_files(header))
+    for name in {name for name in header.segments if name != '~'}:
+        part = read_header(header.path.parent/f'{name}.hea')
+        if part.segments: raise RecordError(part.path, 'is a segment and has segments: give a record of one level')
+        size += sum(signal_size(part, file) for file in signal_files(part) if file != '~') # the layout names no file
+    return size
+
+def _check_told(header):
+    "Refuse a header that tells of far more samples than its files can hold, before memory is taken for them."
+    told, size = (header.n_samples or 0)*max(len(header.signals), len(LEADS)), _files_of(header)
+    if told <= max(_PACKED*size, 1 << 25): return
+    why = f'tells of {header.n_samples} samples per lead, its files hold {size} bytes'
+    raise RecordError(header.path, f'{why}: copy them again')
+
 # %% ../nbs/09_headers.ipynb #d3fb1523
 def check_signal(
     header:WfdbHeader,
@@ -198,4 +249,5 @@ def check_signal(
     "The length of a WFDB record's signal; raises `RecordError` where files are missing, cut off or mere pointers."
     held = [_held_samples(header, name, members) for name, members in signal_files(header).items()]
     known = [n for n in held if n is not None]
+    if not known: _check_told(header)
     return min(known) if known else header.n_samples or 0

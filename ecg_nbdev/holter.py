@@ -13,7 +13,7 @@ import json, math
 import numpy as np
 import pandas as pd
 from .bundle import Predictor
-from .core import CLASSES, CLASS_TITLES, LEADS, ECGError, whole_file
+from .core import CLASSES, CLASS_TITLES, LEADS, ECGError, whole_file, write_sheet
 from .figures import CLASS_COLORS, COLORS, save_figure, styled
 from .parallel import with_bar
 from .quality import check_quality
@@ -292,7 +292,7 @@ def _write_table(table, path):
     with whole_file(path) as f:
         if path.suffix == '.parquet': table.to_parquet(f, index=False)
         elif path.suffix == '.jsonl': table.to_json(f, orient='records', lines=True, force_ascii=False)
-        else: table.to_csv(f, index=False, float_format='%.4f')
+        else: write_sheet(table, f, float_format='%.4f')
 
 # %% ../nbs/85_holter.ipynb #916d323e
 def _heading(stream):

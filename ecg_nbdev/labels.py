@@ -8,14 +8,14 @@ Docs: https://ecg-nbdev.github.io/ecg_nbdev/labels.html.md"""
 __all__ = ['multi_hot', 'label_states', 'label_tuples', 'read_reference', 'first_labels', 'co_occurrence', 'LabelSets']
 
 # %% ../nbs/11_labels.ipynb #07e4ae89
-import ast
+import ast, re
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
-from .core import CLASSES, CohortError
+from .core import CLASSES, CohortError, printable
 
 # %% ../nbs/11_labels.ipynb #b572c00f
 def split_labels(
@@ -62,9 +62,9 @@ def label_tuples(
 # %% ../nbs/11_labels.ipynb #14b217df
 def _class_of(number):
     "The class of a label number, as text; None where there is no such class."
-    try: i = int(float(number))
-    except ValueError: return None
-    return CLASSES[i-1] if 1 <= i <= len(CLASSES) else None
+    if not re.fullmatch(r'[1-9](\.0*)?', number): return None
+    i = int(number[0])
+    return CLASSES[i-1] if i <= len(CLASSES) else None
 
 def _reference_row(path, row):
     "The class names of one row, without repetition."
@@ -73,7 +73,8 @@ def _reference_row(path, row):
     names = [_class_of(text) for text in numbers]
     if not names or None in names:
         listed = ','.join(numbers) or 'none'
-        raise CohortError(f'{path}: record {row[0]} has the labels {listed}: write numbers from 1 to {len(CLASSES)}')
+        raise CohortError(f'{path}: record {printable(row[0])} has the labels {printable(listed[:60])}: '
+                          f'write numbers from 1 to {len(CLASSES)}')
     return tuple(dict.fromkeys(names))
 
 # %% ../nbs/11_labels.ipynb #14f3b128
@@ -86,8 +87,12 @@ def read_reference(
     if len(table.columns) < 2 or 'recording' not in table.columns[0].lower():
         raise CohortError(f"{path}: its columns are {', '.join(table.columns)}: "
                           'a label table has Recording, First_label, Second_label, Third_label')
-    rows = table.itertuples(index=False, name=None)
-    return {row[0].strip().removesuffix('.mat'): _reference_row(path, row) for row in rows}
+    told = {}
+    for row in table.itertuples(index=False, name=None):
+        name, labels = row[0].strip().removesuffix('.mat'), _reference_row(path, row)
+        if told.setdefault(name, labels) == labels: continue
+        raise CohortError(f'{path}: record {printable(name)} stands there twice with different labels: leave one row')
+    return told
 
 # %% ../nbs/11_labels.ipynb #48f5e376
 def _statements(text):
@@ -97,6 +102,12 @@ def _statements(text):
     return ','.join(f'{code}?' if doubtful[code] else code for code in likelihoods)
 
 # %% ../nbs/11_labels.ipynb #0ccdbd33
+def _ptbxl_row(row):
+    "Names of a recording, and what PTB-XL's table says of it."
+    of_row = dict(dx=row.dx, patient=f'{row.patient_id:.0f}', age=row.age, sex='MF'[row.sex],
+                  fold=10-row.strat_fold)
+    return (f'{row.ecg_id:05d}_hr', f'{row.ecg_id:05d}_lr', f'HR{row.ecg_id:05d}'), of_row
+
 def read_ptbxl(
     path, # ptbxl_database.csv
 )->dict: # name of a recording → what the table says: dx, patient, age, sex, fold
@@ -107,13 +118,9 @@ def read_ptbxl(
     try:
         table = pd.read_csv(path, usecols=['ecg_id', 'patient_id', 'age', 'sex', 'scp_codes', 'strat_fold'])
         table['dx'] = table.scp_codes.map(_statements)
-    except (OSError, ValueError, SyntaxError, AttributeError) as e:
+        return {name: of_row for names, of_row in map(_ptbxl_row, table.itertuples()) for name in names}
+    except (OSError, ValueError, SyntaxError, AttributeError, TypeError, IndexError, RecursionError, MemoryError) as e:
         raise CohortError(f"{path}: can't be read as PTB-XL's table ({e}): restore it") from e
-    told = {}
-    for row in table.itertuples():
-        of_row = dict(dx=row.dx, patient=f'{row.patient_id:.0f}', age=row.age, sex='MF'[row.sex], fold=10-row.strat_fold)
-        told |= dict.fromkeys((f'{row.ecg_id:05d}_hr', f'{row.ecg_id:05d}_lr', f'HR{row.ecg_id:05d}'), of_row)
-    return told
 
 # %% ../nbs/11_labels.ipynb #4ba7e4a8
 def _sph_rows(table):

@@ -29,6 +29,7 @@ def record_mark(
     record, # a `Record`
 )->str: # of `sample_mark`
     "The mark of a recording's own samples, without the leads that were computed."
+    if getattr(record, 'mark', ''): return record.mark # out of a store, which knows the samples of the file
     signal, made = record.signal, np.isin(LEADS, record.computed)
     return sample_mark(np.where(made[:, None], np.nan, signal) if made.any() else signal)
 

@@ -19,18 +19,56 @@ from .marks import mark_kinds, name_mark
 # %% ../nbs/49_predictions.ipynb #5c32d125
 _ROLES = ('train', 'valid', 'test') # the most used first
 
+# %% ../nbs/49_predictions.ipynb #9a00a75c
+def _as_states(name, values):
+    "A bool array of values that are yes or no; raises ECGError for any other: 0.7 and NaN are neither."
+    values = np.asarray(values)
+    if values.dtype != bool and not np.isin(values, (0, 1)).all():
+        raise ECGError(f'{name} holds more than 0 and 1: say yes or no, and what is unknown in `known`')
+    if values.ndim != 2: raise ECGError(f'{name} has shape {values.shape}: give a row per recording and class columns')
+    return values.astype(bool)
+
 # %% ../nbs/49_predictions.ipynb #109e5307
 def _as_arrays(p):
     "The fields of `Predictions` as arrays of their types, with what was not given filled in."
-    ids, truth = np.asarray(p.ids).astype(str), np.asarray(p.truth, dtype=bool)
+    ids, truth = np.asarray(p.ids).astype(str), _as_states('truth', p.truth)
     n = len(ids)
     role = np.full(n, p.role) if isinstance(p.role, str) else np.asarray(p.role).astype(str)
     first = np.where(truth.any(1), truth.argmax(1), -1) if p.first is None else np.asarray(p.first)
     fold = np.zeros(n, int) if p.fold is None else np.asarray(p.fold)
-    known = np.ones(truth.shape, bool) if p.known is None else np.asarray(p.known, dtype=bool)
+    known = np.ones(truth.shape, bool) if p.known is None else _as_states('known', p.known)
     key = [name_mark(p.provenance.get('data', ''), i) for i in ids] if p.key is None else p.key
-    return dict(ids=ids, prob=np.asarray(p.prob, dtype=np.float64), truth=truth, role=role, classes=tuple(p.classes),
-                first=first, fold=fold, key=np.asarray(key).astype(str), known=known)
+    answer = None if p.answer is None else _as_states('answer', p.answer)
+    return dict(ids=ids, prob=np.asarray(p.prob, dtype=np.float64), truth=truth, answer=answer, role=role,
+                classes=tuple(p.classes), first=first, fold=fold, key=np.asarray(key).astype(str), known=known)
+
+# %% ../nbs/49_predictions.ipynb #4fef0d1a
+def check_prob(
+    prob:np.ndarray, # (…,) numbers
+)->None:
+    "Raise ECGError for what is no probability; a millionth beyond 0 or 1 is rounding."
+    if ((prob >= -1e-6) & (prob <= 1+1e-6)).all(): return
+    wrong = prob[~((prob >= -1e-6) & (prob <= 1+1e-6))]
+    raise ECGError(f'{wrong[0]} is no probability ({len(wrong)} of {prob.size} are none): give numbers from 0 to 1')
+
+def check_columns(
+    prob, # (n, K) probabilities
+    classes, # the K classes
+)->None:
+    "Raise ECGError unless there is a column for each class, all of them probabilities or missing throughout a row."
+    prob = np.asarray(prob, float)
+    if prob.ndim != 2 or prob.shape[1] != len(classes):
+        raise ECGError(f'probabilities have shape {prob.shape}: give a row per recording and {len(classes)} columns')
+    check_prob(prob[~np.isnan(prob).all(1)])
+
+def check_order(
+    found:tuple, # classes of predictions
+    wanted:tuple, # of what shall be applied to them
+)->None:
+    "Raise ECGError unless the classes are the same, in the same order."
+    if tuple(found) == tuple(wanted): return
+    raise ECGError(f'predictions of the classes {", ".join(found)}, not of {", ".join(wanted)} in this order: '
+                   'use what was fitted on predictions of the same model')
 
 # %% ../nbs/49_predictions.ipynb #3c469bdc
 def _check(p):
@@ -40,6 +78,12 @@ def _check(p):
         value = getattr(p, name)
         if value is None or value.shape == shape: continue
         raise ECGError(f'{name} has shape {value.shape}: {n} recordings and {shape[1]} classes need {shape}')
+    for name in ('role', 'first', 'fold', 'key'):
+        if getattr(p, name).shape == (n,): continue
+        raise ECGError(f'{name} has shape {getattr(p, name).shape}: give one per recording, {n} of them')
+    check_prob(p.prob)
+    if len(set(p.classes)) < len(p.classes): raise ECGError('the list of classes names one twice: name each once')
+    if ((p.first < -1) | (p.first >= shape[1])).any(): raise ECGError(f'first is not within −1 and {shape[1]-1}')
     if (p.truth & ~p.known).any():
         raise ECGError('a label is there and unknown at once: set truth to False where known is False')
     if len(set(p.ids)) < n:
@@ -123,17 +167,23 @@ def _read_parquet(path):
         raise ECGError(f'{path}: holds no predictions ({type(e).__name__}): '
                        'give a file that save_predictions wrote') from None
 
+# %% ../nbs/49_predictions.ipynb #c405a986
+def _predictions_of(t, classes, provenance):
+    "Predictions of a table that `save_predictions` wrote."
+    def block(name): return t[[f'{name} {c}' for c in classes]].to_numpy()
+    answer = block('answer') if f'answer {classes[0]}' in t else None
+    return Predictions(t['id'], block('prob'), block('truth'), t['role'], tuple(classes), t['first'].to_numpy(), answer,
+                       t['fold'].to_numpy(), provenance, t.get('key'), block('known'))
+
 # %% ../nbs/49_predictions.ipynb #7359c710
 def load_predictions(
     path, # a file of `save_predictions`
 )->Predictions:
     "Read predictions; raises ECGError for a file that is none."
     t, about = _read_parquet(path)
-    classes = about['classes']
-    def block(name): return t[[f'{name} {c}' for c in classes]].to_numpy()
-    answer = block('answer') if f'answer {classes[0]}' in t else None
-    return Predictions(t['id'], block('prob'), block('truth'), t['role'], tuple(classes), t['first'].to_numpy(), answer,
-                       t['fold'].to_numpy(), about['provenance'], t.get('key'), block('known'))
+    try: return _predictions_of(t, about['classes'], about['provenance'])
+    except (ECGError, LookupError, TypeError, ValueError) as e:
+        raise ECGError(f'{path}: its parts do not fit together ({e}): write it again with save_predictions') from None
 
 # %% ../nbs/49_predictions.ipynb #322e56d5
 def join_predictions(

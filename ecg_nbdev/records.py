@@ -18,6 +18,7 @@ import numpy as np
 from . import plots # gives every record that was read its method `plot` and its picture
 from .core import CLASSES, LEADS, SNOMED, ECGError, Record, RecordError, lead_name, limb_leads, whole_file
 from .rules import label_rules
+from .containers import hdf5_table, load_matlab
 from .filters import polyphase
 from .formats import ENDINGS, Told, find_format, read_format
 from .headers import MILLIVOLTS, check_signal, parse_age, parse_sex, read_header, refuse_pointer, signal_files
@@ -100,27 +101,26 @@ def _first_or_none(values):
     values = np.ravel(values)
     return values[0] if len(values) else None
 
+def _numbers(values):
+    "A MATLAB array of real numbers; raises ValueError for anything else."
+    if values.dtype.kind in 'iuf': return values
+    raise ValueError(f'it holds {values.dtype}, no numbers')
+
 def _read_cpsc(path, variables):
     "A structure of sex, age and data."
     ecg = variables['ECG'][0, 0]
     age, sex = _first_or_none(ecg['age']), _first_or_none(ecg['sex'])
     sex = '' if sex is None else parse_sex(str(sex))
-    return Record(ecg['data'], 500, path.stem, age=parse_age(age), sex=sex, unknown=CLASSES, path=path)
+    return Record(_numbers(ecg['data']), 500, path.stem, age=parse_age(age), sex=sex, unknown=CLASSES, path=path)
 
 def _read_feats(path, variables):
     "A signal and, perhaps, its rate."
     fs = float(np.ravel(variables.get('curr_sample_rate', 400))[0])
-    return Record(variables['feats'], fs, path.stem, unknown=CLASSES, path=path)
+    return Record(_numbers(variables['feats']), fs, path.stem, unknown=CLASSES, path=path)
 
 _MAT_READERS = {'ECG': _read_cpsc, 'feats': _read_feats} # variable in the file -> reader(path, variables)
 
 # %% ../nbs/10_records.ipynb #9250fdbd
-def _load_matlab(path):
-    "The variables of a .mat file; raises `RecordError` where it is none."
-    from scipy.io import loadmat
-    try: return loadmat(path)
-    except Exception as e: raise RecordError(path, f'is no readable MATLAB file ({e}): copy it again') from e
-
 def _read_variable(path, name, variables):
     "The record that a variable of a MATLAB file holds; raises `RecordError` where it is laid out in another way."
     try: return _MAT_READERS[name](path, variables)
@@ -131,7 +131,7 @@ def _read_variable(path, name, variables):
 def _read_matlab(path):
     "The record of a .mat file."
     path = Path(path)
-    variables = _load_matlab(path)
+    variables = load_matlab(path, [*_MAT_READERS, 'curr_sample_rate', 'val'])
     for name in _MAT_READERS:
         if name in variables: return _read_variable(path, name, variables)
     if 'val' in variables:
@@ -143,13 +143,7 @@ def _read_matlab(path):
 def _read_hdf5(path):
     "The record of an .h5 file with a table `ecg`, (12, n) mV at 500 Hz; needs h5py."
     path = Path(path)
-    try: import h5py
-    except ImportError: raise RecordError(path, "needs the package h5py: pip install 'ecg_nbdev[formats]'") from None
-    try:
-        with h5py.File(path) as f: signal = f['ecg'][()]
-    except (OSError, KeyError, TypeError, AttributeError) as e:
-        raise RecordError(path, f'holds no table "ecg" ({e}): copy it again') from e
-    return Record(signal, 500, path.stem, unknown=CLASSES, path=path)
+    return Record(hdf5_table(path, 'ecg'), 500, path.stem, unknown=CLASSES, path=path)
 
 # %% ../nbs/10_records.ipynb #5ce66163
 def _bridge(row):
@@ -346,8 +340,8 @@ def write_record(
     matlab_head = struct.pack('<5i4s', 30, len(LEADS), record.n, 0, 4, b'val\0') # level 4: a matrix `val` of int16
     first = f'{record.id} {len(LEADS)} {record.fs:.10g} {record.n}'
     text = '\n'.join([first, *_signal_lines(record, units), *_comment_lines(record), ''])
-    with whole_file(header.with_suffix('.mat')) as f: f.write_bytes(matlab_head+units.tobytes())
-    with whole_file(header) as f: f.write_text(text)
+    with whole_file(header.with_suffix('.mat'), tidy=False) as f: f.write_bytes(matlab_head+units.tobytes())
+    with whole_file(header, tidy=False) as f: f.write_text(text)
     return header
 
 # %% ../nbs/10_records.ipynb #dce411ac

@@ -19,7 +19,8 @@ from .answers import find_model
 from .bundle import Predictor, load_bundle, save_bundle
 from .calibration import CALIBRATION_METHODS, fit_calibration
 from .cohort import make_folds, scan, split_of_fold
-from .core import CLASSES, CohortError, ECGError, whole_file
+from .core import (CLASSES, UNFINISHED, CohortError, ECGError, check_folder, hold_file, remove_left,
+    whole_file, write_sheet)
 from .data import ecg_dls
 from .decoding import fit_decoder
 from .evaluation import Evaluation, evaluate
@@ -40,12 +41,12 @@ from .rules import label_rules
 from .signal import Preparation
 from .sim.findings import FINDINGS
 from .sim.synth import cohort_record
-from .store import build_store
+from .store import cohort_store, stored_record
 from .thresholds import apply_thresholds, fit_thresholds, threshold_rule
 
 # %% ../nbs/83_runs.ipynb #9fd0d5df
 def _write_table(table, path):
-    with whole_file(path) as f: table.to_csv(f, index=False)
+    with whole_file(path) as f: write_sheet(table, f)
 
 def _write_json(data, path):
     text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)
@@ -284,7 +285,7 @@ def _train(run:RunFolder, data_path, rules, start, o, show):
     labelled = _labelled(cohort, data_path)
     facts = {'recordings': _rows_of(labelled, 'id', 'patient', 'fs', 'n_samples', 'labels', 'unknown')}
     run.check(**facts) # before another store takes the place of this run's
-    store = build_store(labelled, run.path/'store', prepare, progress=show)
+    store = cohort_store(cohort, labelled, run.path/'store', prepare, progress=show)
     split = _unseen(split_of_fold(_folds(store.index), o['fold']), store, start.seen, o['pretrain'])
     run.begin(**facts, signals=_rows_of(store.index, 'id', 'mark', 'crc'))
     if run.finished: return _again(run)
@@ -360,6 +361,39 @@ def _coded(record):
     def code(name): return FINDINGS[name].code if name in FINDINGS else None
     return replace(record, labels=tuple(str(code(c)) if _CODES.count(code(c)) == 1 else c for c in record.labels))
 
+# %% ../nbs/83_runs.ipynb #b00dda67
+def _check_new(folder, mark, about):
+    "Raise CohortError where a folder holds anything but what the same run has begun."
+    if not mark.exists():
+        if folder.is_dir() and any(folder.iterdir()):
+            raise CohortError(f'{folder} is not empty: name a new folder for the simulated recordings')
+    elif (held := mark.read_text()) not in ('', json.dumps(about)):
+        raise CohortError(f'{folder} was begun with {held}, not {json.dumps(about)}: finish it, or name a new folder')
+
+@contextmanager
+def _unfinished(folder, about):
+    "Mark a folder as not finished for as long as the block runs, or until the same run ends well another time."
+    mark = folder/UNFINISHED
+    check_folder(folder)
+    _check_new(folder, mark, about)
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(mark, 'a+') as f:
+        if not hold_file(f.fileno()): raise CohortError(f'{folder}: another process is writing: wait until it is done')
+        f.truncate(0)
+        f.write(json.dumps(about))
+        f.flush()
+        remove_left(folder.glob('.S*'))
+        yield
+    mark.unlink()
+
+def _simulated_into(folder, i, seed, findings):
+    "A simulated recording that is written to a folder, or that an earlier run has written."
+    header = folder/f'S{i+1:05d}.hea'
+    if header.exists(): return read_record(header)
+    record = cohort_record(i, seed, findings=findings, classes=(*CLASSES, *FINDINGS) if findings else CLASSES)
+    write_record(_coded(record), folder)
+    return record
+
 # %% ../nbs/83_runs.ipynb #13401f50
 def synth_run(
     folder, # to write
@@ -368,16 +402,16 @@ def synth_run(
     findings:float=0., # share of recordings with findings beside the nine, for the class list 'simulated'
     show:bool=False, # a progress bar
 )->Path:
-    "Write a simulated data set; the same seed writes the same files. Raises CohortError where the folder is not empty."
+    """Write a simulated data set; the same seed writes the same files, and a run that was stopped is continued.
+
+    Raises CohortError where the folder is not empty, or where another process writes it."""
     folder, rows = Path(folder), []
-    if folder.is_dir() and any(folder.iterdir()):
-        raise CohortError(f'{folder} is not empty: name a new folder for the simulated recordings')
-    for i in with_bar(range(n), n, show):
-        record = cohort_record(i, seed, findings=findings, classes=(*CLASSES, *FINDINGS) if findings else CLASSES)
-        write_record(_coded(record), folder)
-        if not findings: rows.append(_reference_row(record))
-    columns = ['Recording', 'First_label', 'Second_label', 'Third_label']
-    if rows: _write_table(pd.DataFrame(rows, columns=columns), folder/'REFERENCE.csv')
+    with _unfinished(folder, {'n': n, 'seed': seed, 'findings': findings}):
+        for i in with_bar(range(n), n, show):
+            record = _simulated_into(folder, i, seed, findings)
+            if not findings: rows.append(_reference_row(record))
+        columns = ['Recording', 'First_label', 'Second_label', 'Third_label']
+        if rows: _write_table(pd.DataFrame(rows, columns=columns), folder/'REFERENCE.csv')
     return folder
 
 # %% ../nbs/83_runs.ipynb #3fb86655
@@ -392,6 +426,13 @@ def _check_unseen_left(preds, test_path):
         raise CohortError(f'{test_path}: the model has seen all {named.sum()} labelled recordings in training: '
                           'score it on others')
 
+# %% ../nbs/83_runs.ipynb #fc87134f
+def _reader(cohort):
+    "A function that reads a cohort's recording by its name."
+    if cohort.store: return lambda name: stored_record(cohort.store/name)
+    paths = cohort.table.set_index('id').path
+    return lambda name: read_record(paths[name], missing='nan')
+
 # %% ../nbs/83_runs.ipynb #ec6de33e
 def evaluate_run(
     test_path, # folder of labelled recordings
@@ -403,6 +444,8 @@ def evaluate_run(
     """Score a model on a folder: metrics.json, predictions.csv, report.html.
 
     Raises CohortError where nothing can be read, nothing is labelled, or the model has seen all of it."""
+    out = Path(out or f'{model or "runs/shipped"}/evaluation-{Path(test_path).resolve().name}')
+    check_folder(out)
     predictor = find_model(model)
     rules = predictor.rules or label_rules()
     cohort = _cohort(test_path, replace(rules, told=label_rules(labels).told) if labels else rules)
@@ -416,10 +459,9 @@ def evaluate_run(
     table = cohort.table.set_index('id')
     with _quiet(): evaluation = evaluate(preds, predictor.thresholds, n_skipped=len(skipped), sources=table.source,
                                          weights=list_weights(rules))
-    out = Path(out or f'{model or "runs/shipped"}/evaluation-{Path(test_path).resolve().name}')
     facts = {k: v for k, v in predictor.about.items() if k not in ('seen', 'per_class')}
     write_report(evaluation, out/'report.html', f'{Path(test_path).name}, scored by {model or "the shipped model"}',
-                 skipped, lambda name: read_record(table.path[name], missing='nan'), about=facts)
+                 skipped, _reader(cohort), about=facts)
     seen = evaluation.left_out['of another role']
     if seen: print(f'{seen} recordings that the model has seen in training are left out of the scores'
                    f' ({len(preds.provenance.get("alike", ()))} of them cut, filtered or resampled)')

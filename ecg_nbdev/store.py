@@ -9,16 +9,17 @@ __all__ = ['MemoryStore', 'Store', 'build_store']
 
 # %% ../nbs/13_store.ipynb #eece853e
 from concurrent.futures.process import BrokenProcessPool
-from functools import partial
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from hashlib import blake2b
 from pathlib import Path
 from zlib import crc32
-import json, os, shutil
+import copy, json, os, shutil, warnings
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 from filelock import FileLock, Timeout
-from .core import LEADS, RecordError, StoreError, whole_file
+from .core import LEADS, Record, RecordError, StoreError, hold_file, whole_file, write_sheet
 from .records import prepare_record, read_record
 from .parallel import in_order, with_bar
 from .marks import record_mark, sample_mark
@@ -123,6 +124,7 @@ def _read_meta(path):
     "What `store.json` says."
     try: meta = json.loads((path/'store.json').read_text())
     except (OSError, ValueError): raise StoreError(f'{path}: is no signal store: build one with build_store') from None
+    if not isinstance(meta, dict): raise StoreError(f'{path}: is no signal store: build one with build_store')
     if meta.get('version') != STORE_VERSION:
         raise StoreError(f'{path}: has format {meta.get("version")}, not {STORE_VERSION}: build it again')
     return meta
@@ -130,13 +132,24 @@ def _read_meta(path):
 # %% ../nbs/13_store.ipynb #710c653a
 _MEND = 'delete the folder and build it again'
 
-def _read_index(path, total):
-    "The index of a store whose signals have `total` samples."
-    try: index, held = pd.read_parquet(path/'index.parquet'), (path/'signal.i16').stat().st_size
-    except (OSError, ValueError) as e: raise StoreError(f'{path}: is damaged ({e}): {_MEND}') from e
+def _read_index(path):
+    "The index of a store, which says how many samples it has, and this number."
+    try:
+        index, held = pd.read_parquet(path/'index.parquet'), (path/'signal.i16').stat().st_size
+        offset, n, _ = (index[name].to_numpy(np.int64) for name in ('offset', 'n_samples', 'crc'))
+        total = int((offset+n).max(initial=0))
+        if min(offset.min(initial=0), n.min(initial=0)) < 0: raise ValueError('a recording begins or ends before the first')
+    except (OSError, LookupError, ValueError, TypeError) as e: raise StoreError(f'{path}: is damaged ({e}): {_MEND}') from e
     wanted = total*2*len(LEADS)
-    if held != wanted: raise StoreError(f'{path}: signal.i16 has {held} bytes, not {wanted}: {_MEND}')
-    return index
+    if held < wanted: raise StoreError(f'{path}: signal.i16 has {held} bytes, not {wanted}: {_MEND}')
+    return index, total
+
+# %% ../nbs/13_store.ipynb #5c35f499
+@dataclass(frozen=True, eq=False, repr=False)
+class StoredRecord(Record):
+    "A recording out of a store."
+    preparation:dict|None=None # what its signal has been through
+    mark:str='' # of the samples in its file
 
 # %% ../nbs/13_store.ipynb #83223d75
 class Store:
@@ -146,12 +159,11 @@ class Store:
     ):
         self.path = Path(path)
         self.meta = _read_meta(self.path)
-        self.fs, total = self.meta['fs'], self.meta['samples']
-        self.index = _read_index(self.path, total)
+        self.fs, (self.index, total), self._rows = self.meta['fs'], _read_index(self.path), None
         self._offset, self._n = (self.index[column].to_numpy(np.int64) for column in ('offset', 'n_samples'))
         self.units = np.memmap(self.path/'signal.i16', '<i2', 'r', shape=(total, len(LEADS)))
 
-    def __reduce__(self): return Store, (self.path,)  # a worker process maps the file itself
+    def __reduce__(self): return _opened, (self.path, self._rows)  # a worker process maps the file itself
     def __len__(self): return len(self.index)
     def __repr__(self):
         hours, megabytes = self._n.sum()/self.fs/3600, self.units.nbytes/1e6
@@ -163,10 +175,34 @@ class Store:
         "One recording's signal."
         return to_millivolts(self.units[self._offset[i]:self._offset[i]+self._n[i]])
 
+    def record(self,
+        i:int, # row of the index
+    )->Record: # at the store's rate, prepared
+        "One recording with what is known of its patient; raises `RecordError` where a bit of it is not what it was."
+        row, at, path = self.index.iloc[i], slice(self._offset[i], self._offset[i]+self._n[i]), self.path/self.index.id[i]
+        if crc32(self.units[at].tobytes()) != row.crc: raise RecordError(path, 'is damaged in the store: pack it again')
+        labels, unknown = (tuple(filter(None, row[name].split(';'))) for name in ('labels', 'unknown'))
+        return StoredRecord(self.signal(i), self.fs, row.id, labels, row.age, row.sex, row.patient, unknown, path,
+                            preparation=self.meta['preparation'], mark=row.mark)
+
+    def take(self,
+        rows, # rows of the index, in the order wanted
+    )->'Store': # of the same file
+        "Some of the recordings; nothing is copied."
+        some, rows = copy.copy(self), np.asarray(rows, np.int64)
+        some._rows = rows if self._rows is None else self._rows[rows]
+        some.index, some._offset, some._n = self.index.iloc[rows].reset_index(drop=True), self._offset[rows], self._n[rows]
+        return some
+
     @property
     def skipped(self)->pd.DataFrame:
         "Recordings that could not be packed: path, reason."
         return pd.read_csv(self.path/'skipped.csv')
+
+# %% ../nbs/13_store.ipynb #8864eca0
+def _opened(path, rows):
+    "A store, or some rows of it."
+    return Store(path) if rows is None else Store(path).take(rows)
 
 # %% ../nbs/13_store.ipynb #d8abb0f7
 @patch
@@ -242,15 +278,19 @@ def _current(path, table, mark):
     try: store = Store(path)
     except StoreError: return None
     if store.meta['fingerprint'] != mark: return None
+    try: store.verify()
+    except StoreError as e:
+        warnings.warn(f'{e}; it is packed again')
+        return None
     index = _index(table, store.index[['id', *_PACKED]])
     if index.equals(store.index): return store
     with whole_file(store.path/'index.parquet') as f: index.to_parquet(f)
     return Store(path)
 
 # %% ../nbs/13_store.ipynb #3fa8b243
-def _journal(folder):
+def _journal(path):
     "What an interrupted build has already seen to: one row per recording, packed or skipped."
-    try: text = (folder/'journal').read_text(encoding='utf-8')
+    try: text = path.read_text(encoding='utf-8')
     except FileNotFoundError: return []
     *lines, _ = text.split('\n') # what follows the last line's end was cut off
     return [json.loads(line) for line in lines]
@@ -258,16 +298,21 @@ def _journal(folder):
 # %% ../nbs/13_store.ipynb #40b74d31
 def _samples(rows): return sum(r.get('n_samples', 0) for r in rows)
 
-def _resume(folder, signals):
-    "The journal's rows if their signals are there; the file `signals`, open for appending, is cut to their length."
-    rows = _journal(folder)
-    if signals.tell() < _samples(rows)*2*len(LEADS): rows = []
-    signals.truncate(_samples(rows)*2*len(LEADS))
+def _resume(journal, signals, base):
+    """The journal's rows if their signals are there, behind `base` samples.
+
+    The file `signals`, open for appending, is cut to their length, and the journal to whole lines."""
+    rows = _journal(journal)
+    if signals.tell() < (base+_samples(rows))*2*len(LEADS): rows = []
+    signals.truncate((base+_samples(rows))*2*len(LEADS))
+    with whole_file(journal) as f: f.write_text(''.join(map(_line, rows)), encoding='utf-8')
     return rows
 
 # %% ../nbs/13_store.ipynb #28a9b871
+def _line(row): return json.dumps(row, default=_plain)+'\n'
+
 def _note(journal, row):
-    journal.write(json.dumps(row, default=_plain)+'\n')
+    journal.write(_line(row))
     journal.flush()
 
 # %% ../nbs/13_store.ipynb #3d487af9
@@ -281,33 +326,42 @@ def _append(signals, result, name, path, offset):
     return dict(id=name, offset=offset, n_samples=len(units), clipped=clipped, crc=crc32(data), mark=mark)
 
 # %% ../nbs/13_store.ipynb #5e63e187
-def _write(table, folder, prepare, n_workers, progress, on_error):
-    "Pack all recordings into `folder`, from where its journal ends; returns the journal's rows."
-    with open(folder/'signal.i16', 'ab') as signals:
-        rows = _resume(folder, signals)
-        rest, total = table.iloc[len(rows):], _samples(rows)
-        results = with_bar(in_order(partial(_pack, prepare=prepare), rest.path, n_workers), len(rest), progress)
-        with open(folder/'journal', 'w', encoding='utf-8') as journal:
-            for row in rows: _note(journal, row)
-            for result, name, path in zip(results, rest.id, rest.path):
+def _packed(table, prepare, n_workers, progress, held):
+    "What packing gives for each recording; `held`: mark → name of those that are in the store already."
+    results = in_order(partial(_pack, prepare=prepare), table.path, n_workers)
+    for result, path in zip(with_bar(results, len(table), progress), table.path):
+        same = None if isinstance(result, RecordError) else held.get(result[2])
+        yield RecordError(path, f'is in the store as {same}') if same else result
+
+def _write(table, file, journal, prepare, n_workers, progress, on_error='skip', base=0, held={}):
+    "Pack all recordings behind `base` samples of a file, from where the journal ends; returns the journal's rows."
+    with open(file, 'ab') as signals:
+        rows = _resume(journal, signals, base)
+        rest, total = table.iloc[len(rows):], base+_samples(rows)
+        with open(journal, 'a', encoding='utf-8') as notes:
+            for result, name, path in zip(_packed(rest, prepare, n_workers, progress, held), rest.id, rest.path):
                 if on_error == 'raise' and isinstance(result, RecordError): raise result
                 rows.append(_append(signals, result, name, path, total))
                 total += rows[-1].get('n_samples', 0)
-                _note(journal, rows[-1])
+                _note(notes, rows[-1])
     return rows
 
 # %% ../nbs/13_store.ipynb #5017aa3e
+def _parted(rows):
+    "Tables of what a journal says was packed, and of what was not."
+    return (pd.DataFrame([r for r in rows if 'crc' in r], columns=['id', *_PACKED]),
+            pd.DataFrame([r for r in rows if 'reason' in r], columns=['path', 'reason']))
+
 def _finish(table, path, folder, rows, meta):
     "Index, list of what was skipped, and description, beside the signals."
-    packed = pd.DataFrame([r for r in rows if 'crc' in r], columns=['id', *_PACKED])
-    skipped = pd.DataFrame([r for r in rows if 'reason' in r], columns=['path', 'reason'])
+    packed, skipped = _parted(rows)
     if not len(table): raise StoreError(f'{path}: there are no recordings to pack')
     if not len(packed):
         first = f'{skipped.path[0]}: {skipped.reason[0]}'
         raise StoreError(f'{path}: none of {len(table)} recordings can be packed, the first one is {first}')
     _index(table, packed).to_parquet(folder/'index.parquet')
-    skipped.to_csv(folder/'skipped.csv', index=False)
-    about = dict(version=STORE_VERSION, samples=_samples(rows), **meta)
+    write_sheet(skipped, folder/'skipped.csv')
+    about = dict(version=STORE_VERSION, **meta)
     (folder/'store.json').write_text(json.dumps(about, indent=1, default=_plain))
     (folder/'journal').unlink()
 
@@ -362,7 +416,7 @@ def build_store(
     about = dict(fs=float(prepare.fs), preparation=prepare.to_dict(), fingerprint=mark)
     try:
         with FileLock(building/'lock', timeout=0):
-            rows = _write(table, building, prepare, n_workers, progress, on_error)
+            rows = _write(table, building/'signal.i16', building/'journal', prepare, n_workers, progress, on_error)
             _finish(table, path, building, rows, about)
         (building/'lock').unlink(missing_ok=True)
         _replace(building, path)
@@ -373,3 +427,85 @@ def build_store(
         shutil.rmtree(building, ignore_errors=True)
         raise
     return Store(path)
+
+# %% ../nbs/13_store.ipynb #539fb453
+def _new_rows(store, table):
+    "Rows of a table whose files are not in the store; raises `StoreError` for another recording of a name in it."
+    new = table[~table.path.isin(store.index.path)].reset_index(drop=True)
+    taken = new.id[new.id.isin(store.index.id)]
+    if not len(taken): return new
+    raise StoreError(f'{store.path}: holds another recording of the name {taken.iloc[0]}: rename the new one')
+
+def _end_growth(store, new, rows):
+    "Replace the index by one with the new rows in it."
+    packed, skipped = _parted(rows)
+    meta = json.dumps(store.meta | {'fingerprint': ''}, indent=1) # it is no longer what one folder gives
+    with whole_file(store.path/'store.json') as f: f.write_text(meta)
+    with whole_file(store.path/'skipped.csv') as f:
+        write_sheet(pd.concat([store.skipped, skipped]).drop_duplicates('path', keep='last'), f)
+    index = pd.concat([store.index, _index(new, packed)], ignore_index=True)
+    with whole_file(store.path/'index.parquet') as f: index.to_parquet(f)
+
+# %% ../nbs/13_store.ipynb #a5345db8
+def check_prepared(
+    store:Store,
+    prepare, # a `Preparation`
+)->None:
+    "Raise `StoreError` where a store's signals have been through another preparation."
+    if store.meta['preparation'] == json.loads(json.dumps(prepare.to_dict(), default=_plain)): return
+    raise StoreError(f'{store.path}: was prepared with {store.meta["preparation"]}, wanted is {prepare.to_dict()}: '
+                     'pack the recordings anew')
+
+def grow_store(
+    table:pd.DataFrame, # a cohort's table
+    path, # the store
+    prepare, # the preparation that the store was packed with
+    n_workers:int=None, # processes; None: two, or one on a single core
+    progress:bool=True, # show a progress bar
+)->Store:
+    """The store with a cohort's recordings in it too; those whose samples it holds already are listed as skipped.
+
+    Raises `StoreError` for another preparation, and where another process adds to it."""
+    path, store = Path(path), Store(path)
+    check_prepared(store, prepare)
+    new, held = _new_rows(store, table), dict(zip(store.index.mark, store.index.id))
+    if not len(new): return store
+    journal = path/f'.adding-{_fingerprint(new, prepare)}'
+    with open(path/'signal.i16', 'r+b') as held_file:
+        if not hold_file(held_file.fileno()): raise StoreError(f'{path}: another process adds to it: wait until it is done')
+        for other in set(path.glob('.adding-*'))-{journal}: other.unlink()
+        rows = _write(new, path/'signal.i16', journal, prepare, n_workers, progress, base=len(store.units), held=held)
+        _end_growth(store, new, rows)
+    journal.unlink()
+    return Store(path)
+
+# %% ../nbs/13_store.ipynb #d273a4f5
+def cohort_store(
+    cohort, # of `scan`
+    table:pd.DataFrame, # those of its rows that are wanted
+    path, # where a store is built, unless the cohort is one
+    prepare, # `Preparation`
+    progress:bool=True, # show a progress bar
+)->Store:
+    "The packed signals of a cohort's recordings; raises `StoreError` where its store was prepared in another way."
+    if not cohort.store: return build_store(table, path, prepare, progress=progress)
+    store = Store(cohort.store)
+    check_prepared(store, prepare)
+    part = store.take(pd.Index(store.index.id).get_indexer(table.id))
+    part.verify()
+    part.index = part.index.assign(labels=table.labels.to_numpy(), unknown=table.unknown.to_numpy())
+    return part
+
+@lru_cache(4)
+def _held_store(path, changed):
+    "A store and the rows of its recordings by name."
+    store = Store(path)
+    return store, dict(zip(store.index.id, range(len(store))))
+
+def stored_record(
+    path, # the store's folder and the name of a recording
+)->Record: # prepared
+    "A recording out of a store; raises `RecordError` where it is not there, or damaged."
+    store, rows = _held_store(path.parent, (path.parent/'index.parquet').stat().st_mtime_ns)
+    if path.name in rows: return store.record(rows[path.name])
+    raise RecordError(path, 'there is no such recording in the store: check the name')

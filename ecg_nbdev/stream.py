@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from .core import LEADS, Record, RecordError, lead_name, limb_leads
 from .formats import find_format
-from .headers import MILLIVOLTS, read_header, signal_files
+from .headers import MILLIVOLTS, check_signal, read_header, signal_files, signal_size
 from .records import check_rate, find_record, naming, read_record
 from .signal import Preparation
 
@@ -79,11 +79,7 @@ def _held(header, name, members):
     signals = [header.signals[i] for i in members]
     size = _BYTES.get(signals[0].format)
     if not size or not all(s.plain for s in signals): return None
-    path = header.path.parent/name
-    try: held = path.stat().st_size-signals[0].offset
-    except OSError:
-        raise RecordError(header.path, f'its signal file {name} is missing: copy it beside the header') from None
-    return int(held/size)//len(members)
+    return int((signal_size(header, name)-signals[0].offset)/size)//len(members)
 
 def _check_held(header):
     "Samples per signal of a WFDB record, None where only wfdb can tell; raises `RecordError` where a file is cut off."
@@ -94,6 +90,7 @@ def _check_held(header):
             reason = f'is cut off: it holds {max(held, 0)} of {told or "?"} samples per lead, copy it again'
             raise RecordError(header.path.parent/name, reason)
         lengths.append(held)
+    if header.segments: check_signal(header)
     return header.n_samples or min((n for n in lengths if n), default=None)
 
 # %% ../nbs/84_stream.ipynb #f5704f6b

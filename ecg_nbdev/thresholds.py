@@ -17,7 +17,7 @@ from .core import CLASSES, CohortError, ECGError
 from .marks import among
 from .metrics import counts, counts_by_threshold
 from .official import challenge_score
-from .predictions import Predictions
+from .predictions import Predictions, check_columns
 
 # %% ../nbs/60_thresholds.ipynb #70627c3d
 def _expected_counts(share, prob):
@@ -219,11 +219,14 @@ class Thresholds:
         values, classes = np.asarray(self.values, dtype=float), tuple(self.classes)
         if values.shape != (len(classes),):
             raise ECGError(f'{len(values)} thresholds for {len(classes)} classes: give one per class')
+        if not ((values >= 0) & (values <= 1.001)).all(): # 1.001 is above any probability
+            raise ECGError(f'a threshold is {values[~((values >= 0) & (values <= 1.001))][0]}: give 0 to 1')
         object.__setattr__(self, 'values', values)
         for name in ('classes', 'alone', 'chosen_on'): object.__setattr__(self, name, tuple(getattr(self, name)))
 
     def margin(self, prob:np.ndarray)->np.ndarray:
         "How far the probabilities `prob` (n, K) lie beyond their thresholds, (n, K), log odds."
+        check_columns(prob, self.classes)
         return log_odds(np.asarray(prob, float))-log_odds(self.values)
 
     def decode(self, prob:np.ndarray, least:int|None=None)->np.ndarray:

@@ -1,10 +1,11 @@
 """Loading public data sets, from a server on this computer.
 
 Files under way are never taken for finished ones; a busy server is asked again."""
+import os
 from functools import partial
 from hashlib import sha256
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from threading import Lock, Thread
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Event, Lock, Thread
 
 import pytest
 
@@ -81,6 +82,58 @@ def test_what_does_not_come_is_counted_and_comes_the_next_time(site, tmp_path, t
 
 
 def test_the_list_is_not_trusted_with_other_folders():
-    sums = ('a1  training/georgia/g1/E1.mat\nb2 training/georgia/../../../.bashrc\n\n'
-            'c3 training/georgia_2/x\nd4 /training/georgia/y\n')
-    assert _listed(sums, 'training/georgia') == {'g1/E1.mat': 'a1'}
+    below, a, b = 'training/georgia', 64*'a', 64*'B'
+    sums = (f'{a}  {below}/g1/E1.mat\n{b} *{below}/E2.mat\n{a} {below}/../../../.bashrc\n\n<html>\n{a} training/georgia_2/x\n'
+            f'{a} /{below}/y\n{a} {below}/..\\..\\x\n\\{a}  {below}/a\\nb\n{a}  {below}/\x1b[2J\nshort {below}/z\n{a}\n')
+    assert _listed(sums, below) == {'g1/E1.mat': a, 'E2.mat': 64*'b'}
+
+
+class Evil(BaseHTTPRequestHandler):
+    "Answers by what the path begins with."
+    def log_message(self, *args): pass
+    def do_GET(self):
+        what = self.path.split('/')[1]
+        self.send_response(200)
+        self.end_headers()
+        try:
+            if what == 'html': self.wfile.write(b'<html><body>Sign in</body></html>')
+            elif what == 'bytes': self.wfile.write(bytes(range(256))*100)
+            elif what == 'drip' or what == 'stalled':
+                while not self.server.ended.wait(.05): self.wfile.write(b'x' if what == 'drip' else b'')
+            elif self.path.endswith('SHA256SUMS.txt'): self.wfile.write(f'{64*"a"} training/cpsc_2018/a.mat\n'.encode())
+            else:
+                while not self.server.ended.is_set(): self.wfile.write(bytes(1 << 20))
+        except OSError: pass
+
+def test_an_evil_mirror(tmp_path, monkeypatch, capsys):
+    server = ThreadingHTTPServer(('127.0.0.1', 0), Evil)
+    server.ended = Event()
+    Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(module, '_load', partial(module._load, wait=.01, silence=.3, most=1 << 24))
+    monkeypatch.setattr(module, '_SILENCE', .3)
+    host = f'http://127.0.0.1:{server.server_port}'
+    for what, text in {'html': 'lists no file', 'bytes': 'lists no file', 'drip': 'bytes came in', 'stalled': 'timed out',
+                       'endless': 'longer than 16 MB'}.items():
+        with pytest.raises(CohortError, match=text) as e: fetch_dataset('cpsc2018', tmp_path, f'{host}/{what}', progress=False)
+        assert '\n' not in str(e.value) and not list(tmp_path.iterdir())
+    assert 'asked again' in capsys.readouterr().err
+    server.ended.set()
+    server.shutdown()
+    server.server_close()
+    for host in ('nowhere', 'file:///etc', 'http://', 'http://[::1', 'http://a b/', 'http://127.0.0.1:x', 'http://a..b', 'ftp://x'):
+        with pytest.raises(CohortError): fetch_dataset('cpsc2018', tmp_path, host, progress=False)
+
+
+def test_what_is_in_the_way_is_said_and_what_was_left_is_removed(site, tmp_path):
+    host, asked, _ = site
+    data = tmp_path/'data'
+    (data/NAMES[0]).mkdir(parents=True)
+    with pytest.raises(CohortError, match="can't be written"): fetch_dataset('cpsc2018', data, host, progress=False)
+    (data/NAMES[0]).rmdir()
+    left, other = data/'g1'/f'.{NAMES[1][3:]}.abcdefgh.mat', data/'g1/.keep.abcdefgh.mat'
+    for path in (left, other): path.write_bytes(b'half')
+    for path in (left, other): os.utime(path, (0, 0))
+    fetch_dataset('cpsc2018', data, host, progress=False)
+    assert other.exists() and not left.exists()
+    (tmp_path/'file').write_text('')
+    with pytest.raises(CohortError, match="can't be written"): fetch_dataset('cpsc2018', tmp_path/'file', host, progress=False)

@@ -92,16 +92,14 @@ def test_the_shipped_file_was_made_from_the_weights_beside_it(models):
     assert (SHIPPED/'model.onnx').stat().st_size <= 2.5e6
 
 
-@pytest.mark.parametrize('harm', ['other weights', 'damaged', 'missing'])
+@pytest.mark.parametrize('harm', ['another bit', 'damaged', 'missing'])
 def test_a_file_that_does_not_fit_is_left_alone(tmp_path, harm):
     folder = tmp_path/'model'
     shutil.copytree(SHIPPED, folder)
-    if harm == 'other weights':
-        from safetensors.torch import load_file, save_file
-        weights = load_file(folder/'model.safetensors')
-        save_file({name: w*1.01 if w.is_floating_point() else w for name, w in weights.items()}, folder/'model.safetensors')
-    elif harm == 'damaged': (folder/'model.onnx').write_bytes(b'no network')
-    else: (folder/'model.onnx').unlink()
+    file = folder/'model.onnx'
+    if harm == 'another bit': file.write_bytes((content := file.read_bytes())[:-5000]+bytes([content[-5000]^1])+content[-4999:])
+    elif harm == 'damaged': file.write_bytes(b'no network')
+    else: file.unlink()
     assert not isinstance(load_bundle(folder, light=True).model, OnnxNetwork)
 
 

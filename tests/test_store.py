@@ -2,8 +2,11 @@
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +16,10 @@ from filelock import FileLock
 from hypothesis import given, settings, strategies as st
 
 from ecg_nbdev.cohort import scan
-from ecg_nbdev.core import Record, RecordError, StoreError
+from ecg_nbdev.core import Record, RecordError, StoreError, hold_file
 from ecg_nbdev.records import read_record, resample, write_record
 from ecg_nbdev.signal import Preparation
-from ecg_nbdev.store import MemoryStore, Store, _fingerprint, build_store, join_stores
+from ecg_nbdev.store import MemoryStore, Store, _fingerprint, build_store, grow_store, join_stores
 from ecg_nbdev.units import to_millivolts, to_units
 
 ECG_DATA = os.environ.get('ECG_DATA')
@@ -338,3 +341,73 @@ def test_real_records(tmp_path):
     store = pack_up(cohort.table, tmp_path/'store')
     assert len(store) == len(cohort) == 55 and store.verify() == 55 and store.index.clipped.sum() == 0
     for i in range(0, 55, 7): assert np.abs(store.signal(i)-read_record(cohort.table.path[i]).signal).max() < 0.00051
+
+
+# --- a store in the place of a folder
+
+@pytest.fixture(scope='module')
+def packed(tmp_path_factory):
+    "Sixteen simulated recordings as files and as a store that the shipped model can read."
+    from ecg_nbdev.runs import synth_run
+    root = tmp_path_factory.mktemp('packed')
+    synth_run(root/'data', n=16, seed=3)
+    build_store(scan(root/'data', progress=False).table, root/'store', Preparation(), progress=False)
+    return root
+
+
+def test_a_store_is_predicted_and_evaluated_as_its_folder(packed, tmp_path):
+    from ecg_nbdev.answers import predict_files
+    from ecg_nbdev.core import CLASSES
+    from ecg_nbdev.runs import evaluate_run
+    files, stored = predict_files([packed/'data']), predict_files([packed/'store'])
+    assert stored.record.tolist() == files.record.tolist() and (stored.labels == files.labels).mean() > .9
+    np.testing.assert_allclose(stored[list(CLASSES)], files[list(CLASSES)], atol=.02)
+    scored = evaluate_run(packed/'store', out=tmp_path/'scores', show=False)
+    assert sorted(scored.part.ids) == sorted(name for name in files.record if name in set(scored.part.ids)) and len(scored) > 12
+
+
+def test_a_flipped_bit_names_its_recording(packed, tmp_path):
+    from ecg_nbdev.answers import predict_files
+    shutil.copytree(packed/'store', tmp_path/'store')
+    store = Store(tmp_path/'store')
+    with open(tmp_path/'store'/'signal.i16', 'r+b') as f:
+        f.seek(int(store.index.offset[4])*24+100)
+        bit = f.read(1)[0]^1
+        f.seek(-1, 1)
+        f.write(bytes([bit]))
+    name, failed = store.index.id[4], []
+    with pytest.raises(StoreError, match=name): Store(tmp_path/'store').verify()
+    assert len(predict_files([tmp_path/'store'], failed=failed.append)) == 15
+    assert len(failed) == 1 and name in str(failed[0]) and 'damaged' in str(failed[0])
+    with pytest.warns(UserWarning, match=f'{name}.*packed again'):
+        mended = build_store(scan(packed/'data', progress=False).table, tmp_path/'store', Preparation(), progress=False)
+    assert mended.verify() == 16
+
+
+def test_a_store_that_grows_can_be_stopped_at_any_recording(packed, tmp_path, monkeypatch):
+    from ecg_nbdev import store as module
+    table = scan(packed/'data', progress=False).table
+    grow = partial(grow_store, table, tmp_path/'store', Preparation(), n_workers=1, progress=False)
+    before = build_store(table[:4], tmp_path/'store', Preparation(), progress=False)
+    n, append = 0, module._append
+    def stop(*args):
+        nonlocal n
+        n += 1
+        if n % 4 == 0: raise KeyboardInterrupt
+        return append(*args)
+    with monkeypatch.context() as m:
+        m.setattr(module, '_append', stop)
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt): grow()
+            assert len(Store(tmp_path/'store')) == before.verify() == 4
+    with open(tmp_path/'store'/'signal.i16', 'r+b') as f:
+        assert hold_file(f.fileno())
+        with pytest.raises(StoreError, match='another process'): grow()
+    grown, whole = grow(), Store(packed/'store')
+    assert grown.index.equals(whole.index) and np.array_equal(grown.units, whole.units)
+    assert sorted(p.name for p in (tmp_path/'store').iterdir()) == sorted(p.name for p in (packed/'store').iterdir())
+    write_record(replace(read_record(table.path[0]), id='copy'), tmp_path/'more')
+    write_record(replace(read_record(table.path[1]), id=table.id[0]), tmp_path/'other')
+    def add(name): return grow_store(scan(tmp_path/name, progress=False).table, tmp_path/'store', Preparation(), 1, False)
+    assert len(add('more')) == 16 and f'is in the store as {table.id[0]}' in add('more').skipped.reason.iloc[-1]
+    with pytest.raises(StoreError, match='another recording of the name'): add('other')
