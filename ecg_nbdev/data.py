@@ -14,7 +14,7 @@ import torch
 from fastai.basics import DataLoaders, TfmdDL
 from fastcore.basics import chunked, detuplify
 from .core import CLASSES, CohortError
-from .labels import LabelSets, label_states, multi_hot
+from .labels import LabelSets, label_states
 from .signal import Preparation
 from .store import MemoryStore
 from .windows import WindowPlan, enough_samples, plan_windows

@@ -13,7 +13,7 @@ import warnings
 import numpy as np
 import pandas as pd
 from .charts import reliability_bins, reliability_error, reliability_table
-from .core import CLASSES, ECGError
+from .core import CLASSES
 
 # %% ../nbs/50_metrics.ipynb #2e600197
 def fully_known(

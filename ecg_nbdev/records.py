@@ -345,4 +345,4 @@ def write_record(
     return header
 
 # %% ../nbs/10_records.ipynb #dce411ac
-SAMPLE = Path(files('ecg_nbdev')/'data/samples/A5215.hea')
+SAMPLE = Path(str(files('ecg_nbdev')))/'data/samples/A5215.hea'

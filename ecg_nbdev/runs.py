@@ -133,8 +133,8 @@ def _check_names(arch, loss, approach, rule, calibrate, decode):
 def _fit_point(preds, rules, rule, decode):
     "An operating point; up to three labels are answered of the nine, any number of other classes."
     if decode == 'sets': return fit_decoder(preds)
-    most = {} if preds.classes == CLASSES else {'most': len(preds.classes)}
-    return fit_thresholds(preds, rule, alone=rules.alone, **most)
+    most = 3 if preds.classes == CLASSES else len(preds.classes)
+    return fit_thresholds(preds, rule, alone=rules.alone, most=most)
 
 def _choose_point(predictor, preds, rule, calibrate, decode):
     """Give the predictor the calibration and the operating point that its validation recordings choose.
