@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 from .core import ECGError
-from .metrics import (auprc, auroc, brier, calibration_error, calibration_floor, class_mean, class_table, counts, exact_match,
-    f_score, hamming_loss, label_ranking, sensitivity_at, with_averages)
+from .metrics import (auprc, auroc, brier, calibration_error, calibration_floor, class_mean, class_table,
+    counts, exact_match, f_score, hamming_loss, label_ranking, sensitivity_at, with_averages)
 from .official import challenge_score, cpsc2018_f1, cpsc2018_matrix, cpsc2018_score, first_phase_scores
 from .predictions import Predictions, join_predictions
 from .thresholds import Thresholds, apply_thresholds, check_unseen
@@ -143,7 +143,7 @@ def share_interval(
 def class_shares(
     part:Predictions, # answered recordings that are scored
 )->pd.DataFrame: # a row per class
-    "What is found and what is answered wrongly, in numbers of recordings, with sensitivity, specificity, PPV and intervals."
+    "Recordings found, missed and falsely answered; sensitivity, specificity and PPV with intervals."
     tp, fp, fn, tn = counts(part.truth, part.answer, known=part.known)
     table = pd.DataFrame({'labelled': tp+fn, 'found': tp, 'missed': fn, 'false': fp}, index=list(part.classes))
     for name, hits, n in (('sensitivity', tp, tp+fn), ('specificity', tn, tn+fp), ('ppv', tp, tp+fp)):
@@ -236,10 +236,11 @@ def _scores_by_group(part, single, source, patients, n_boot, seed):
 # %% ../nbs/61_evaluation.ipynb #81a66c87
 def _shares_by_group(part, source, patients):
     "`class_shares` of each group that is large enough: of, group, class and so on."
-    columns = [*class_shares(part).reset_index().columns]
-    rows = [class_shares(part.take(group == name)).reset_index().assign(of=of, group=name)
-            for of, group in _groups(source, patients) for name in _in_order(of, group) if (group == name).sum() >= TOO_FEW]
-    return pd.concat(rows, ignore_index=True)[['of', 'group', *columns]] if rows else pd.DataFrame(columns=['of', 'group', *columns])
+    columns, rows = ['of', 'group', *class_shares(part).reset_index().columns], []
+    for of, group in _groups(source, patients):
+        named = [name for name in _in_order(of, group) if (group == name).sum() >= TOO_FEW]
+        rows += [class_shares(part.take(group == name)).reset_index().assign(of=of, group=name) for name in named]
+    return pd.concat(rows, ignore_index=True)[columns] if rows else pd.DataFrame(columns=columns)
 
 # %% ../nbs/61_evaluation.ipynb #b57a1faf
 CPSC2018_SOURCE = 'cpsc2018' # the name of its data set
@@ -277,9 +278,40 @@ def _jsonable(x):
     if isinstance(x, np.generic): x = x.item()
     return None if isinstance(x, float) and np.isnan(x) else x
 
+# %% ../nbs/61_evaluation.ipynb #1fc32d48
+class _Groups:
+    "What an evaluation says of its classes and of groups of its recordings."
+    @cached_property
+    def class_intervals(self)->pd.DataFrame:
+        "`class_shares`, and AUROC and AUPRC of each class with 95 % bootstrap intervals, as `auroc_low` and so on."
+        part, table = self.part, class_shares(self.part)
+        weight = draw_weights(len(self), self.n_boot, self.seed)
+        for name, draw in (('auroc', partial(auroc, fold=part.fold)), ('auprc', auprc)):
+            drawn = np.concatenate([draw(part.truth, part.prob, w, known=_known(part))
+                                    for w in np.array_split(weight, -(-len(weight)//100))])
+            found = percentile_intervals(pd.DataFrame(drawn, columns=table.index))
+            table[[name, f'{name}_low', f'{name}_high']] = found[['value', 'low', 'high']].to_numpy()
+        return table
+
+    @cached_property
+    def by_source(self)->pd.DataFrame:
+        "The scores of `SCORES` for each data set, the largest first; empty where no sources were named."
+        source = np.array([]) if self.source is None else self.source
+        return _scores_by_source(self.part, source, self.single)
+
+    @cached_property
+    def by_group(self)->pd.DataFrame:
+        "The scores of `SCORES` with intervals by source, sex and age; NaN in groups too small to score."
+        return _scores_by_group(self.part, self.single, self.source, self.patients, self.n_boot, self.seed)
+
+    @cached_property
+    def shares_by_group(self)->pd.DataFrame:
+        "What is found and missed of each class, by source, sex and age."
+        return _shares_by_group(self.part, self.source, self.patients)
+
 # %% ../nbs/61_evaluation.ipynb #0311926a
 @dataclass(frozen=True, eq=False)
-class Evaluation:
+class Evaluation(_Groups):
     "What one part of the predictions scores; made by `evaluate` and only read afterwards."
     part:Predictions # the recordings that are scored, answered
     thresholds:Thresholds|None # the operating point behind the answers
@@ -319,34 +351,6 @@ class Evaluation:
         "The scores of `SCORES` with 95 % bootstrap intervals over recordings: value, low, high."
         weight = draw_weights(len(self), self.n_boot, self.seed)
         return percentile_intervals(drawn_scores(self.part, weight, one=self.single))
-
-    @cached_property
-    def by_source(self)->pd.DataFrame:
-        "The scores of `SCORES` for each data set, the largest first; empty where no sources were named."
-        source = np.array([]) if self.source is None else self.source
-        return _scores_by_source(self.part, source, self.single)
-
-    @cached_property
-    def class_intervals(self)->pd.DataFrame:
-        "`class_shares`, and AUROC and AUPRC of each class with 95 % bootstrap intervals, as `auroc_low` and so on."
-        part, table = self.part, class_shares(self.part)
-        weight = draw_weights(len(self), self.n_boot, self.seed)
-        for name, draw in (('auroc', partial(auroc, fold=part.fold)), ('auprc', auprc)):
-            drawn = np.concatenate([draw(part.truth, part.prob, w, known=_known(part))
-                                    for w in np.array_split(weight, -(-len(weight)//100))])
-            found = percentile_intervals(pd.DataFrame(drawn, columns=table.index))
-            table[[name, f'{name}_low', f'{name}_high']] = found[['value', 'low', 'high']].to_numpy()
-        return table
-
-    @cached_property
-    def by_group(self)->pd.DataFrame:
-        "The scores of `SCORES` with intervals by source, sex and age; NaN in groups of fewer than `TOO_FEW` recordings."
-        return _scores_by_group(self.part, self.single, self.source, self.patients, self.n_boot, self.seed)
-
-    @cached_property
-    def shares_by_group(self)->pd.DataFrame:
-        "What is found and missed of each class, by source, sex and age."
-        return _shares_by_group(self.part, self.source, self.patients)
 
     @cached_property
     def three_ways(self)->pd.DataFrame:

@@ -182,8 +182,9 @@ def _label_counts(part):
     return [(m, int((labelled == m).sum())) for m in range(most+1)]
 
 # %% ../nbs/71_report.ipynb #9ba614f8
-_SHARES = {'group': 'group', 'class': 'class', 'labelled': 'labelled (n)', 'found': 'found (TP)', 'missed': 'missed (FN)',
-           'false': 'false alarms (FP)', 'sensitivity': 'sensitivity', 'specificity': 'specificity', 'ppv': 'PPV'}
+_SHARES = {'group': 'group', 'class': 'class', 'labelled': 'labelled (n)', 'found': 'found (TP)',
+           'missed': 'missed (FN)', 'false': 'false alarms (FP)',
+           'sensitivity': 'sensitivity', 'specificity': 'specificity', 'ppv': 'PPV'}
 
 def _ranged(table):
     "A table of shares for people: value and interval in one cell; nothing where too few are labelled."
@@ -258,7 +259,8 @@ def write_report(
     "Write one self-contained HTML page."
     skipped = pd.DataFrame(columns=['path', 'reason']) if skipped is None else skipped.astype(str).map(_near)
     page = _template().render(
-        _shown(evaluation, _drawn_records(evaluation, load, n_drawn)), title=_near(title), version=version('ecg_nbdev'), skipped=_rows(skipped),
+        _shown(evaluation, _drawn_records(evaluation, load, n_drawn)), title=_near(title),
+        version=version('ecg_nbdev'), skipped=_rows(skipped),
         mistakes=_mistake_pictures(evaluation, load, n_mistakes) if load else [],
         origin=_rows(_origin(evaluation.part.provenance, about)))
     with whole_file(path) as f: f.write_text(page, encoding='utf-8')
