@@ -9,14 +9,14 @@ __all__ = ['SCORES', 'bootstrap', 'Evaluation', 'evaluate', 'compare', 'correcte
 
 # %% ../nbs/61_evaluation.ipynb #e90e9e88
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 from .core import ECGError
 from .decoding import SetDecoder
-from .metrics import (auprc, auroc, brier, calibration_error, calibration_floor, class_mean, class_table, exact_match, f_score,
-    hamming_loss, label_ranking, sensitivity_at, with_averages)
+from .metrics import (auprc, auroc, brier, calibration_error, calibration_floor, class_mean, class_table,
+    counts, exact_match, f_score, hamming_loss, label_ranking, sensitivity_at, with_averages)
 from .official import challenge_score, cpsc2018_f1, cpsc2018_matrix, cpsc2018_score, first_phase_scores
 from .predictions import Predictions, join_predictions, check_order
 from .thresholds import Thresholds, apply_thresholds, check_unseen
@@ -129,6 +129,29 @@ def bootstrap(
     drawn = drawn_scores(part, draw_weights(len(part), n_boot, seed), names, single_answer(part, thresholds))
     return percentile_intervals(drawn, level)
 
+# %% ../nbs/61_evaluation.ipynb #30f13353
+def share_interval(
+    hits, # how many, an array of whole numbers
+    n, # of how many
+)->tuple: # low, high; NaN where n is 0
+    "95 % intervals of shares (Wilson 1927)."
+    z, n = 1.959963984540054, np.where(np.asarray(n) > 0, n, np.nan)
+    p = hits/n
+    middle, half = p+z*z/(2*n), z*np.sqrt(p*(1-p)/n+z*z/(4*n*n))
+    return np.maximum((middle-half)/(1+z*z/n), 0), np.minimum((middle+half)/(1+z*z/n), 1)
+
+# %% ../nbs/61_evaluation.ipynb #eee31587
+def class_shares(
+    part:Predictions, # answered recordings that are scored
+)->pd.DataFrame: # a row per class
+    "Recordings found, missed and falsely answered; sensitivity, specificity and PPV with intervals."
+    tp, fp, fn, tn = counts(part.truth, part.answer, known=part.known)
+    table = pd.DataFrame({'labelled': tp+fn, 'found': tp, 'missed': fn, 'false': fp}, index=list(part.classes))
+    for name, hits, n in (('sensitivity', tp, tp+fn), ('specificity', tn, tn+fp), ('ppv', tp, tp+fp)):
+        table[name] = hits/np.where(n > 0, n, np.nan)
+        table[f'{name}_low'], table[f'{name}_high'] = share_interval(hits, n)
+    return table.rename_axis('class')
+
 # %% ../nbs/61_evaluation.ipynb #bcd79a19
 def _all_scores(part, one, weights):
     "Every score of the field; what is undefined is NaN, and a warning says so."
@@ -179,6 +202,47 @@ def _scores_by_source(part, source, one):
         rows.append({'source': name, 'recordings': n, **scores})
     return pd.DataFrame(rows, columns=['source', 'recordings', *SCORES])
 
+# %% ../nbs/61_evaluation.ipynb #84ba8344
+TOO_FEW = 30 # recordings: groups below are counted, not scored
+_AGES = {18: 'under 18', 40: '18 to 39', 65: '40 to 64', np.inf: '65 and older'} # years, below which → name
+
+def _groups(source, patients):
+    "(of what, name of each recording's group), for sources, sex and age, as far as they are known."
+    if source is not None: yield 'source', source
+    if patients is None: return
+    yield 'sex', patients.sex.map({'F': 'women', 'M': 'men'}).fillna('not known').to_numpy()
+    yield 'age', np.array([next((name for end, name in _AGES.items() if a < end), 'not known') for a in patients.age])
+
+# %% ../nbs/61_evaluation.ipynb #9e2e578f
+def _in_order(of, group):
+    "The groups of a kind: ages by age, others the largest first, what is not known last."
+    known = list(pd.Series(group).value_counts().index)
+    if of == 'age': known.sort(key=[*_AGES.values(), 'not known'].index)
+    return sorted(known, key=lambda name: name == 'not known')
+
+def _scores_by_group(part, single, source, patients, n_boot, seed):
+    "A row per group and score: of, group, recordings, score, value, low, high; NaN where there are too few."
+    rows = []
+    for of, group in _groups(source, patients):
+        for name in _in_order(of, group):
+            here = group == name
+            q, n = part.take(here), int(here.sum())
+            found = pd.DataFrame(np.nan, list(SCORES), ['value', 'low', 'high']).rename_axis('score')
+            if n >= TOO_FEW:
+                found = percentile_intervals(drawn_scores(q, draw_weights(n, n_boot, seed), one=single[here]))
+            rows.append(found.reset_index().assign(of=of, group=name, recordings=n))
+    columns = ['of', 'group', 'recordings', 'score', 'value', 'low', 'high']
+    return pd.concat(rows, ignore_index=True)[columns] if rows else pd.DataFrame(columns=columns)
+
+# %% ../nbs/61_evaluation.ipynb #81a66c87
+def _shares_by_group(part, source, patients):
+    "`class_shares` of each group that is large enough: of, group, class and so on."
+    columns, rows = ['of', 'group', *class_shares(part).reset_index().columns], []
+    for of, group in _groups(source, patients):
+        named = [name for name in _in_order(of, group) if (group == name).sum() >= TOO_FEW]
+        rows += [class_shares(part.take(group == name)).reset_index().assign(of=of, group=name) for name in named]
+    return pd.concat(rows, ignore_index=True)[columns] if rows else pd.DataFrame(columns=columns)
+
 # %% ../nbs/61_evaluation.ipynb #b57a1faf
 CPSC2018_SOURCE = 'cpsc2018' # the name of its data set
 
@@ -215,9 +279,40 @@ def _jsonable(x):
     if isinstance(x, np.generic): x = x.item()
     return None if isinstance(x, float) and np.isnan(x) else x
 
+# %% ../nbs/61_evaluation.ipynb #1fc32d48
+class _Groups:
+    "What an evaluation says of its classes and of groups of its recordings."
+    @cached_property
+    def class_intervals(self)->pd.DataFrame:
+        "`class_shares`, and AUROC and AUPRC of each class with 95 % bootstrap intervals, as `auroc_low` and so on."
+        part, table = self.part, class_shares(self.part)
+        weight = draw_weights(len(part), self.n_boot, self.seed)
+        for name, draw in (('auroc', partial(auroc, fold=part.fold)), ('auprc', auprc)):
+            drawn = np.concatenate([draw(part.truth, part.prob, w, known=_known(part))
+                                    for w in np.array_split(weight, -(-len(weight)//100))])
+            found = percentile_intervals(pd.DataFrame(drawn, columns=table.index))
+            table[[name, f'{name}_low', f'{name}_high']] = found[['value', 'low', 'high']].to_numpy()
+        return table
+
+    @cached_property
+    def by_source(self)->pd.DataFrame:
+        "The scores of `SCORES` for each data set, the largest first; empty where no sources were named."
+        source = np.array([]) if self.source is None else self.source
+        return _scores_by_source(self.part, source, self.single)
+
+    @cached_property
+    def by_group(self)->pd.DataFrame:
+        "The scores of `SCORES` with intervals by source, sex and age; NaN in groups too small to score."
+        return _scores_by_group(self.part, self.single, self.source, self.patients, self.n_boot, self.seed)
+
+    @cached_property
+    def shares_by_group(self)->pd.DataFrame:
+        "What is found and missed of each class, by source, sex and age."
+        return _shares_by_group(self.part, self.source, self.patients)
+
 # %% ../nbs/61_evaluation.ipynb #0311926a
 @dataclass(frozen=True, eq=False)
-class Evaluation:
+class Evaluation(_Groups):
     "What one part of the predictions scores; made by `evaluate` and only read afterwards."
     part:Predictions # the recordings that are scored, answered
     thresholds:Thresholds|SetDecoder|None # the operating point behind the answers
@@ -229,6 +324,7 @@ class Evaluation:
     source:np.ndarray|None=None # (n,) name of the data set of each recording
     n_boot:int=500 # draws of the intervals
     seed:int=0
+    patients:pd.DataFrame|None=None # (n rows) age (years) and sex of each recording
 
     def __getitem__(self, name): return self.scores[name]
     def __len__(self): return len(self.part)
@@ -256,12 +352,6 @@ class Evaluation:
         "The scores of `SCORES` with 95 % bootstrap intervals over recordings: value, low, high."
         weight = draw_weights(len(self), self.n_boot, self.seed)
         return percentile_intervals(drawn_scores(self.part, weight, one=self.single))
-
-    @cached_property
-    def by_source(self)->pd.DataFrame:
-        "The scores of `SCORES` for each data set, the largest first; empty where no sources were named."
-        source = np.array([]) if self.source is None else self.source
-        return _scores_by_source(self.part, source, self.single)
 
     @cached_property
     def three_ways(self)->pd.DataFrame:
@@ -293,6 +383,13 @@ def _sources_of(ids, sources):
     if missing: raise ECGError(f'{len(missing)} recordings have no source, {missing[0]} the first: name one for each')
     return np.array([str(sources[i]) for i in ids])
 
+# %% ../nbs/61_evaluation.ipynb #7d2611bb
+def _patients_of(ids, patients):
+    "Age and sex of each recording, (n rows); None where they are not given or known of none."
+    if patients is None: return None
+    table = patients.reindex(ids)[['age', 'sex']]
+    return table if table.age.notna().any() or table.sex.isin(['F', 'M']).any() else None
+
 # %% ../nbs/61_evaluation.ipynb #8658f150
 def evaluate(
     preds:Predictions, # the recordings of `role` are scored
@@ -304,6 +401,7 @@ def evaluate(
     n_boot:int=500, # draws of the intervals
     seed:int=0,
     least:int|None=None, # labels of an answer at least, 1 for CPSC2018's protocol; None: as the operating point has it
+    patients:pd.DataFrame|None=None, # record id → age (years) and sex, for scores by group
 )->Evaluation:
     """Every score of the field for one part of the predictions; warns of what is undefined.
 
@@ -320,7 +418,8 @@ def evaluate(
                 'could not be read': n_skipped, 'unknown labels': int((~part.known).sum())}
     scores = {**_all_scores(part, single, weights), **_forced_scores(part, thresholds)}
     return Evaluation(part, thresholds, single, scores, _per_class(part, thresholds), left_out,
-                      none_part(answered, role), _sources_of(part.ids, sources), n_boot, seed)
+                      none_part(answered, role), _sources_of(part.ids, sources), n_boot, seed,
+                      _patients_of(part.ids, patients))
 
 # %% ../nbs/61_evaluation.ipynb #cfd9f2e9
 @patch

@@ -16,10 +16,11 @@ from pathlib import Path
 import json, platform, re
 import numpy as np
 import pandas as pd
-from .core import CLASS_TITLES, CLASSES, Record, whole_file
-from .evaluation import Evaluation
+from .core import CLASS_TITLES, CLASSES, LEADS, Record, whole_file
+from .evaluation import Evaluation, TOO_FEW
 from .official import CPSC_GROUPS
 from .plots import PAPERS, plot_ecg
+from .records import resample
 from .thresholds import Thresholds, log_odds
 
 # %% ../nbs/71_report.ipynb #fe48749a
@@ -106,12 +107,37 @@ def _page_data(evaluation):
         'truth': _base64(np.packbits(part.truth)), 'answer': _base64(np.packbits(part.answer)),
         'thresholds': thresholds.to_dict() if isinstance(thresholds, Thresholds) else None}
 
+# %% ../nbs/71_report.ipynb #2864d511
+_DRAWN_FS, _DRAWN_SECONDS, _DERIVED = 125, 10, ('III', 'aVR', 'aVL', 'aVF')
+
+def _small_record(record):
+    "Ten seconds of a recording as JSON can hold them; bytes of −127 to 127 times `mv`, −128 for no sample."
+    x = resample(record.signal[:, :round(_DRAWN_SECONDS*record.fs)], record.fs, _DRAWN_FS)
+    there = np.isfinite(x).any(1)
+    keep = [l for l, name in enumerate(LEADS) if there[l] and not (name in _DERIVED and there[:2].all())]
+    x = x[keep]
+    most = np.nanmax(np.abs(x), 1, initial=.01, keepdims=True) if keep else np.ones((0, 1))
+    small = np.where(np.isfinite(x), np.nan_to_num(x)/most*127, -128).round().astype(np.int8)
+    return {'leads': [LEADS[l] for l in keep], 'mv': (most[:, 0]/127).round(6).tolist(), 'n': x.shape[1],
+            'seconds': record.n/record.fs, 'x': _base64(small)}
+
+def _drawn_records(evaluation, load, n):
+    "The recordings that the page can draw, the worst mistakes first; None where none can be loaded."
+    ids = worst_mistakes(evaluation, n).record if load else []
+    return {'fs': _DRAWN_FS, 'records': {i: _small_record(load(i)) for i in ids}} if len(ids) else None
+
 # %% ../nbs/71_report.ipynb #0a0824dd
+_PATH = re.compile(r'(?<![\w:/.])(?:/|[A-Za-z]:\\)(?:[^/\\\s:]+[/\\])+(?=[^/\\\s:])')
+
+def _near(text):
+    "Text in which files are named without the folders they are in: a page that is passed on does not tell them."
+    return _PATH.sub('', text)
+
 def _short(value):
     "A fact as text; what is long is counted."
-    if isinstance(value, str): return value
+    if isinstance(value, str): return _near(value)
     text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) < 200 else f'{len(value):,} entries'
+    return _near(text) if len(text) < 200 else f'{len(value):,} entries'
 
 # %% ../nbs/71_report.ipynb #b70c1426
 def _origin(provenance, about):
@@ -127,7 +153,7 @@ def _origin(provenance, about):
 _TITLES = {'macro_auroc': 'macro AUROC', 'macro_auprc': 'macro AUPRC', 'macro_f1': 'macro F1', 'micro_f1': 'micro F1',
            'exact_match': 'exact match', 'cpsc2018_f1': 'CPSC2018 F1'}
 _LIVE = {'threshold': 'threshold', 'sensitivity': 'sensitivity', 'specificity': 'specificity', 'ppv': 'PPV', 'f1': 'F1',
-         'tp': 'hit', 'fn': 'missed', 'fp': 'false'} # what follows the sliders → its title
+         'tp': 'found (TP)', 'fn': 'missed (FN)', 'fp': 'false alarms (FP)'} # what follows the sliders → its title
 
 def _rows(frame):
     "A table as the template takes it."
@@ -136,13 +162,14 @@ def _rows(frame):
     return {'columns': list(frame.columns), 'numeric': numeric, 'rows': rows}
 
 # %% ../nbs/71_report.ipynb #c40b4da1
-def _class_facts(per_class):
+def _class_facts(evaluation):
     "What the table and the panel of each class show."
-    facts = []
-    for k, (name, r) in enumerate(per_class.iterrows()):
+    facts, intervals = [], evaluation.class_intervals
+    for k, (name, r) in enumerate(evaluation.per_class.iterrows()):
         known = {'threshold': r.get('threshold'), 'sensitivity': r.recall, 'specificity': r.specificity,
                  'ppv': r.precision, 'f1': r.f1}
-        areas = r[['auroc', 'auprc', 'brier', 'calibration_error', 'calibration_floor']]
+        areas = r[['auroc', 'auprc', 'brier', 'calibration_error', 'calibration_floor']].to_dict()
+        areas |= intervals.loc[name, ['auroc_low', 'auroc_high', 'auprc_low', 'auprc_high']].to_dict()
         facts.append({'k': k, 'name': name, 'title': CLASS_TITLES.get(name, ''), 'support': int(r.support),
                       'unknown': int(r.unknown), 'known': known, **areas})
     return facts
@@ -154,6 +181,30 @@ def _label_counts(part):
     most = max(3, labelled.max(), answered.max())
     return [(m, int((labelled == m).sum())) for m in range(most+1)]
 
+# %% ../nbs/71_report.ipynb #9ba614f8
+_SHARES = {'group': 'group', 'class': 'class', 'labelled': 'labelled (n)', 'found': 'found (TP)',
+           'missed': 'missed (FN)', 'false': 'false alarms (FP)',
+           'sensitivity': 'sensitivity', 'specificity': 'specificity', 'ppv': 'PPV'}
+
+def _ranged(table):
+    "A table of shares for people: value and interval in one cell; nothing where too few are labelled."
+    shown = table.copy()
+    for name in ('sensitivity', 'specificity', 'ppv'):
+        shown[name] = [f'{v:.3f} ({low:.2f}–{high:.2f})' if v == v else '–'
+                       for v, low, high in zip(*(table[f'{name}{end}'] for end in ('', '_low', '_high')))]
+    return shown[list(_SHARES)].rename(columns=_SHARES)
+
+def _group_tables(evaluation):
+    "Kind of group → its title, scores, rows and shares by class, as the template takes them."
+    tables, shares = {}, evaluation.shares_by_group
+    for of, kind in evaluation.by_group.groupby('of', sort=False):
+        rows = [{'name': name, 'n': int(g.recordings.iloc[0]), 'few': bool(g.recordings.iloc[0] < TOO_FEW),
+                 'scores': g[['value', 'low', 'high']].to_dict('records')}
+                for name, g in kind.groupby('group', sort=False)]
+        tables[of] = {'title': of, 'scores': [_TITLES[s] for s in kind.score.unique()], 'rows': rows,
+                      'classes': _rows(_ranged(shares[shares.of == of]))}
+    return tables
+
 # %% ../nbs/71_report.ipynb #b817aad4
 def _none_facts(evaluation):
     "The row of the recordings with none of the classes, as the template takes it; empty where there are none."
@@ -163,10 +214,11 @@ def _none_facts(evaluation):
     return _rows(frame.rename(columns=titles))
 
 # %% ../nbs/71_report.ipynb #7a052a8e
-def _shown(evaluation):
+def _shown(evaluation, ecg=None):
     "All that the template shows of an evaluation."
     part, thresholds = evaluation.part, evaluation.thresholds
-    movable, data = isinstance(thresholds, Thresholds), _page_data(evaluation)
+    movable, data = isinstance(thresholds, Thresholds), {**_page_data(evaluation), 'ecg': ecg}
+    groups = _group_tables(evaluation)
     cards = [{'name': r.Index, 'title': _TITLES[r.Index], **r._asdict()} for r in evaluation.intervals.itertuples()
              if r.Index != 'cpsc2018_f1' or part.classes == CLASSES]
     scores = [(name.replace('_', ' '), value) for name, value in evaluation.scores.items()]
@@ -175,15 +227,16 @@ def _shown(evaluation):
     return {
         'n': len(part), 'n_boot': evaluation.n_boot, 'left_out': list(why.items()), 'cards': cards,
         'all_scores': _rows(pd.DataFrame(scores, columns=['score', 'value'])),
-        'classes': _class_facts(evaluation.per_class), 'movable': movable,
+        'classes': _class_facts(evaluation), 'movable': movable,
         'live': {name: title for name, title in _LIVE.items() if movable or name != 'threshold'},
         'macro_auroc': evaluation['macro_auroc'], 'macro_auprc': evaluation['macro_auprc'], 'thresholds': thresholds,
         'alone': ' and '.join(c for c in part.classes if movable and c in thresholds.alone),
         'groups': ['F1', *data['groups']], 'label_counts': _label_counts(part),
-        'by_source': _rows(evaluation.by_source.rename(columns=_TITLES)),
+        'by_source': groups.pop('source', None), 'people': list(groups.values()),
+        'too_few': f'Groups of fewer than {TOO_FEW} recordings are counted, not scored. Intervals: 95 %.',
         'three_ways': _rows(evaluation.three_ways.replace({'score': _TITLES})), 'negatives': _none_facts(evaluation),
         'n_unknown': evaluation.left_out['unknown labels'], 'unanswered': evaluation.unanswered,
-        'least': evaluation.least,
+        'least': evaluation.least, 'drawable': bool(ecg),
         'data': json.dumps(data, ensure_ascii=False).replace('<', '\\u003c')}
 
 # %% ../nbs/71_report.ipynb #40d642d8
@@ -201,12 +254,14 @@ def write_report(
     skipped:pd.DataFrame|None=None, # path and reason of each recording that could not be used
     load=None, # record id → `Record`, to draw the worst mistakes
     n_mistakes:int=6, # drawn at most
+    n_drawn:int=48, # wrong answers whose recording opens on a click, at most
     about:dict|str='', # on the model
 )->Path:
     "Write one self-contained HTML page."
-    skipped = pd.DataFrame(columns=['path', 'reason']) if skipped is None else skipped.astype(str)
+    skipped = pd.DataFrame(columns=['path', 'reason']) if skipped is None else skipped.astype(str).map(_near)
     page = _template().render(
-        _shown(evaluation), title=title, version=version('ecg_nbdev'), skipped=_rows(skipped),
+        _shown(evaluation, _drawn_records(evaluation, load, n_drawn)), title=_near(title),
+        version=version('ecg_nbdev'), skipped=_rows(skipped),
         mistakes=_mistake_pictures(evaluation, load, n_mistakes) if load else [],
         origin=_rows(_origin(evaluation.part.provenance, about)))
     with whole_file(path) as f: f.write_text(page, encoding='utf-8')

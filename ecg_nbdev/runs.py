@@ -224,7 +224,7 @@ def _about(name, data_path, split, seen, store, provenance, metrics):
     parts = pd.Series(split).value_counts()
     return {
         'name': f'{name}, trained on {Path(data_path).name}',
-        'data': f'{data_path}: {parts["train"]} recordings train, {parts["valid"]} choose',
+        'data': f'{Path(data_path).name}: {parts["train"]} recordings train, {parts["valid"]} choose',
         'scored_on': '; '.join([f'{metrics["n_records"]} recordings of fold {provenance["fold"]} that nothing has seen',
                                 *([provenance['patients']] if 'patients' in provenance else [])]),
         'seen': {**seen, **seen_of(store, np.flatnonzero(split != 'test'))}, **provenance,
@@ -458,10 +458,10 @@ def evaluate_run(
     skipped = pd.concat([cohort.skipped, failed], ignore_index=True)
     table = cohort.table.set_index('id')
     with _quiet(): evaluation = evaluate(preds, predictor.thresholds, n_skipped=len(skipped), sources=table.source,
-                                         weights=list_weights(rules))
+                                         patients=table, weights=list_weights(rules))
     facts = {k: v for k, v in predictor.about.items() if k not in ('seen', 'per_class')}
-    write_report(evaluation, out/'report.html', f'{Path(test_path).name}, scored by {model or "the shipped model"}',
-                 skipped, _reader(cohort), about=facts)
+    title = f'{about["data"]}, scored by {about["model"] if model else "the shipped model"}'
+    write_report(evaluation, out/'report.html', title, skipped, _reader(cohort), about=facts)
     seen = evaluation.left_out['of another role']
     if seen: print(f'{seen} recordings that the model has seen in training are left out of the scores'
                    f' ({len(preds.provenance.get("alike", ()))} of them cut, filtered or resampled)')

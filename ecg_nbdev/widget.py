@@ -18,7 +18,7 @@ from .evaluation import evaluate
 from .figures import COLORS
 from .metrics import UndefinedScore, counts
 from .predictions import Predictions
-from .thresholds import Thresholds, fit_thresholds, threshold_cuts
+from .thresholds import Thresholds, fit_thresholds, log_odds, threshold_cuts
 
 # %% ../nbs/71a_widget.ipynb #1e04b078
 def _evaluation(preds, thresholds):
@@ -32,7 +32,7 @@ def _evaluation(preds, thresholds):
 _NAMES = {'recall': 'sensitivity', 'specificity': 'specificity', 'precision': 'PPV', 'f1': 'F1'}
 
 def _point_table(evaluation):
-    "A row per class and two of averages: threshold, sensitivity, specificity, PPV, F1; recordings hit, missed, false."
+    "A row per class and two of averages: threshold, sensitivity and so on; recordings found, missed, false."
     part = evaluation.part
     tp, fp, fn, _ = counts(part.truth, part.answer, known=part.known)
     hits = pd.DataFrame({'hit': tp, 'missed': fn, 'false': fp}, index=list(part.classes)).astype('Int64')
@@ -48,9 +48,29 @@ def _sweep(truth, prob):
     scores = tp/max(p, 1), 1-fp/max(n, 1), tp/np.maximum(tp+fp, 1), 2*tp/np.maximum(p+tp+fp, 1)
     return values, np.stack(scores)
 
+def _nth_highest(margin, n):
+    "(rows,) the n-th highest of each row; −inf where there are not so many."
+    return -np.sort(-margin, 1)[:, n-1] if n <= margin.shape[1] else np.full(len(margin), -np.inf)
+
+# %% ../nbs/71a_widget.ipynb #e24b8c80
+def _reach(prob, thresholds, k):
+    "(n,) the highest threshold of class number `k` that still answers each recording with it."
+    t, margin = thresholds, thresholds.margin(prob)
+    alone = np.isin(t.classes, t.alone)
+    if alone[k]: needed = np.maximum(_nth_highest(np.delete(margin, k, 1), 1), -np.inf if t.least else 0)
+    else:
+        others = np.delete(margin, [k, *np.flatnonzero(alone)], 1)
+        free = np.maximum(_nth_highest(others, t.most), 0)
+        needed = np.minimum(free, _nth_highest(others, t.least)) if t.least else free
+        surest = margin[:, alone].max(axis=1, initial=-np.inf) # rules this class out where it is surer than all others
+        ruled = _nth_highest(others, 1) <= surest
+        needed = np.where(ruled, np.maximum(needed, surest), needed)
+    return 1/(1+np.exp(needed-log_odds(prob[:, k])))
+
 # %% ../nbs/71a_widget.ipynb #91656485
 def _path(x, y, width, height):
-    "The path of a curve in the unit square."
+    "The path of falling thresholds and their scores in the unit square: scores hold down to the next threshold."
+    x, y = np.repeat(np.r_[x, 0], 2)[1:-1], np.repeat(y, 2)
     pixels = (f'{a*width:.0f} {(1-b)*height:.0f}' for a, b in zip(x, y))
     return 'M'+'L'.join(dict.fromkeys(pixels))
 
@@ -63,9 +83,9 @@ def _grid_line(v, width, height):
 # %% ../nbs/71a_widget.ipynb #105d5eee
 _COLORS = dict(zip(_NAMES.values(), (COLORS[c] for c in ('blue', 'green', 'orange', 'grey'))))
 
-def _sweep_svg(truth, prob, at, width=420, height=180):
+def _sweep_svg(truth, reach, at, width=420, height=180):
     "Scores of one class over its threshold, as an <svg> element; a line at `at`, the threshold in force."
-    values, scores = _sweep(truth, prob)
+    values, scores = _sweep(truth, reach)
     drawn = [_grid_line(v, width, height) for v in (0, .25, .5, .75, 1)]
     for i, (name, color) in enumerate(_COLORS.items()):
         path = _path(values, scores[i], width, height)
@@ -83,14 +103,16 @@ def _totals(evaluation):
     return f'{len(evaluation)} validation recordings: {scores}'
 
 # %% ../nbs/71a_widget.ipynb #7b141ff0
+_COUNTS = {'hit': 'found (TP)', 'missed': 'missed (FN)', 'false': 'false alarms (FP)'}
 _CELLS = [{'selector': 'td, th', 'props': 'padding: .15rem .7rem; text-align: right'}]
 
 def _shown(evaluation, k):
     "Totals, curve of the class number `k` and table, as HTML."
     part, at = evaluation.part, evaluation.thresholds.values[k]
-    known = part.known[:, k]
-    table = _point_table(evaluation).rename(index=escape).style.format(precision=3, na_rep='–').set_table_styles(_CELLS)
-    return _totals(evaluation), _sweep_svg(part.truth[known, k], part.prob[known, k], at), table.to_html()
+    known, reach = part.known[:, k], _reach(part.prob, evaluation.thresholds, k)
+    table = _point_table(evaluation).rename(index=escape, columns=_COUNTS).style
+    table = table.format(precision=3, na_rep='–').set_table_styles(_CELLS)
+    return _totals(evaluation), _sweep_svg(part.truth[known, k], reach[known], at), table.to_html()
 
 # %% ../nbs/71a_widget.ipynb #03711dc8
 def _controls(classes):

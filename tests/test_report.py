@@ -118,6 +118,19 @@ def test_recordings_of_none_of_the_classes_have_a_row(tmp_path):
     page = page_of(some, operating, tmp_path/'report.html').read_text(encoding='utf-8')
     assert 'None of the classes' in page and 'answered, not Normal' in page
 
+def test_no_folder_is_told(tmp_path):
+    preds, operating = made_up(40)
+    skipped = pd.DataFrame({'path': ['/home/ann/ecg/A1.hea'], 'reason': ['/home/ann/ecg/A1.mat is missing']})
+    page = page_of(preds, operating, tmp_path/'report.html', title='/home/ann/ecg, scored', skipped=skipped,
+                   about={'data': '/home/ann/ecg'}).read_text(encoding='utf-8')
+    assert '/home' not in page and 'A1.mat is missing' in page
+
+def test_groups_by_sex_and_age_and_small_ones_without_scores(tmp_path):
+    preds, operating = made_up(200)
+    patients = pd.DataFrame({'age': np.where(np.arange(400) < 220, 30., 70.), 'sex': 'M'}, index=preds.ids)
+    page = write_report(evaluate(preds, operating, n_boot=5, patients=patients), tmp_path/'report.html').read_text(encoding='utf-8')
+    assert all(name in page for name in ('>men<', '>65 and older<', '>too few<')) and page.count('>too few<') == 1
+
 def test_long_facts_are_counted():
     facts = _origin({'seed': 0}, {'seen': list(range(500)), 'per_class': [{'a': 1.0}]*90}).set_index('what').value
     assert facts['seen'] == '500 entries' and facts['per class'] == '90 entries' and facts['seed'] == '0'
@@ -181,6 +194,12 @@ def agrees_by_class(page, evaluation):
         for root in (f'#class-{k}', f'#classes tr[data-k="{k}"]'):
             got = shown(page, root)
             assert {name: got[name] for name in want} == pytest.approx(want, abs=1e-12, nan_ok=True)
+    intervals = evaluation.class_intervals
+    for name in ('sensitivity', 'specificity', 'ppv'):
+        want = intervals[[f'{name}_low', f'{name}_high']].to_numpy()
+        read = 'nodes => nodes.map(n => JSON.parse(n.dataset.value).map(v => v === null ? NaN : v))'
+        for root in ('.point', '#classes'):
+            assert np.allclose(page.eval_on_selector_all(f'{root} [data-range={name}]', read), want, equal_nan=True)
     for kind in ('macro', 'micro'):
         want = evaluation.table.loc[f'{kind} average', ['recall', 'specificity', 'precision', 'f1']].to_numpy(float)
         got = shown(page, f'#classes tr.{kind}')
@@ -228,7 +247,7 @@ def test_sliders_give_the_numbers_of_python(view, report):
         page.keyboard.press(key)
     agrees(page, preds, replace(operating, values=page.evaluate('now')))
     assert numbers(page, '[data-total=macro_f1]') != before and page.locator('[data-gap=macro_f1]').text_content().startswith('−')
-    page.locator('#class-3 input[type=number]').fill('0.25')
+    page.locator('#class-3 .cut').fill('0.25')
     page.keyboard.press('Enter')
     assert page.evaluate('now[3]') == .25
     agrees(page, preds, replace(operating, values=page.evaluate('now')))
@@ -240,6 +259,53 @@ def test_sliders_give_the_numbers_of_python(view, report):
     page.click('#reset')
     agrees(page, preds, operating)
     assert page.locator('#reset').is_disabled()
+
+def height(page, k, name, x):
+    "The score that a curve over the threshold of class `k` shows at the place `x` of the drawing, 0 to 280."
+    parts = re.findall(r'([ML])(-?[\d.]+) (-?[\d.]+)', page.locator(f'#class-{k} .plot .{name}').get_attribute('d'))
+    points = [(float(a), float(b)) for _, a, b in parts]
+    for (x0, y0), (x1, y1) in zip(points, points[1:]):
+        if min(x0, x1) <= x <= max(x0, x1) and abs(x1-x0) > 1: return 1-(y0+y1)/2/150 if abs(y0-y1) < 1 else None
+
+@pytest.mark.browser
+def test_curve_and_numbers_agree(view, report):
+    "At whatever threshold, whichever the others are: the curve follows the whole rule, in steps."
+    path, preds, operating = report
+    page, compared = view(path), 0
+    page.locator('#class-0 .cut').fill('.02') # Normal rules others out
+    page.keyboard.press('Enter')
+    for k in (0, 1, 3):
+        for x in np.linspace(20, 260, 13):
+            value = page.evaluate('([k, x]) => { const d = drawn[k]; return expit(d.low+(d.high-d.low)*x/280) }', [k, x])
+            page.locator(f'#class-{k} .cut').fill(f'{value:.12f}')
+            page.keyboard.press('Enter')
+            got = shown(page, f'#class-{k}')
+            for name, of in (('sens', 'sensitivity'), ('spec', 'specificity'), ('ppv', 'ppv'), ('f1', 'f1')):
+                y = height(page, k, name, x)
+                if y is None: continue
+                assert y == pytest.approx(got[of], abs=.006), (k, value, name)
+                compared += 1
+    assert compared > 60
+
+@pytest.mark.browser
+def test_what_an_answer_is_worth_elsewhere(view, report):
+    path, preds, operating = report
+    page = view(path)
+    page.locator('#class-1 .share').fill('0.5') # per cent
+    page.keyboard.press('Enter')
+    got, r = shown(page, '#class-1'), evaluate(preds, operating).per_class.iloc[1]
+    hit, false = .005*r.recall, .995*(1-r.specificity)
+    assert numbers(page, '#class-1 [data-at=ppv]') == pytest.approx([hit/(hit+false)], abs=1e-12)
+    assert got['ppv'] == pytest.approx(r.precision) # of these recordings, as before
+
+@pytest.mark.browser
+def test_a_click_opens_a_recording(view, report):
+    page = view(report[0])
+    page.locator('#class-1 summary').click()
+    page.locator('#class-1 button.open').first.click()
+    assert page.locator('#ecg .trace').count() > 20 and '25 mm/s' in page.locator('#ecg .facts').text_content()
+    page.locator('#ecg button').click()
+    assert not page.locator('#ecg').is_visible()
 
 @pytest.mark.browser
 def test_a_mouse_moves_the_slider_and_the_line_follows(view, report):
@@ -336,5 +402,6 @@ def test_odd_predictions(view, tmp_path, case):
     if name != 'two other classes': agrees(page, preds, operating)
     assert page.locator('.point').count() == len(preds.classes)
     assert page.evaluate('document.documentElement.scrollWidth') <= 390
-    assert page.locator('input').count() == (2*len(preds.classes) if isinstance(operating, Thresholds) else 0)
+    moved = 3 if isinstance(operating, Thresholds) else 1 # number, slider and prevalence
+    assert page.locator('input').count() == moved*len(preds.classes)
     assert 'NaN' not in unescape(page.locator('main').inner_text())

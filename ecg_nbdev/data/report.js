@@ -33,7 +33,13 @@ const answers = at => at ? decode(at) : {answer: bits(D.answer), top: D.top}
 // -- scores, NaN where they are not defined; unknown labels count for no class, recordings with one for no score of label sets
 const whole = each(N, i => known.subarray(i*K, i*K+K).every(v => v)), W = sum(whole.map(Number))
 const sure = each(K, k => each(N, i => i).filter(i => known[i*K+k])) // the recordings of each class
+sure.all = each(N, i => i)
 const ratio = (a, b, otherwise = 0) => b > 0 ? a/b : otherwise
+function wilson(hits, n) { // 95 % interval of a share (Wilson 1927)
+  if (!n) return [NaN, NaN]
+  const z = 1.959963984540054, p = hits/n, middle = (p+z*z/(2*n))/(1+z*z/n), half = z/(1+z*z/n)*Math.sqrt(p*(1-p)/n+z*z/(4*n*n))
+  return [Math.max(middle-half, 0), Math.min(middle+half, 1)]
+}
 function score({answer, top}) {
   const tp = new Int32Array(K), fp = new Int32Array(K), fn = new Int32Array(K), official = each(K, () => new Int32Array(K))
   const labels = new Int32Array(K+1)
@@ -82,15 +88,35 @@ function frame(W, H, body, xticks, xlabel, ylabel) {
 }
 const unit = [[0, '0'], [.5, '0.5'], [1, '1']], SIZE = [170, 150], WIDE = [280, 150]
 
-function curves(k) { // one sweep from the highest probability down: all that the charts of a class need
-  const order = [...sure[k]].sort((a, b) => prob[b*K+k]-prob[a*K+k]), M = order.length, P = sum(order.map(i => truth[i*K+k])), cuts = []
+function sweep(k, from) { // the scores of a class from its highest threshold down; `from`: below which log odds each recording is answered with it
+  const order = [...sure[k]].sort((a, b) => from[b]-from[a]), M = order.length, P = sum(order.map(i => truth[i*K+k])), cuts = []
   let tp = 0, fp = 0
   order.forEach((i, j) => {
     truth[i*K+k] ? tp++ : fp++
-    const p = prob[i*K+k]
-    if (j+1 === M || prob[order[j+1]*K+k] !== p) cuts.push({v: far[i*K+k], sens: P ? tp/P : NaN, spec: M > P ? 1-fp/(M-P) : NaN, ppv: P ? tp/(tp+fp) : NaN, f1: P ? 2*tp/(P+tp+fp) : NaN})
+    if (j+1 === M || from[order[j+1]] !== from[i]) cuts.push({v: from[i], sens: P ? tp/P : NaN, spec: M > P ? 1-fp/(M-P) : NaN, ppv: P ? tp/(tp+fp) : NaN, f1: P ? 2*tp/(P+tp+fp) : NaN})
   })
   if (!M) cuts.push({v: 0, sens: NaN, spec: NaN, ppv: NaN, f1: NaN})
+  return {cuts, P, M}
+}
+function reach(k, at) { // (N) the log odds below which class k's threshold answers each recording with it, the other thresholds as they are
+  const cut = at.map(logit), {least, most} = D.thresholds, alone = D.classes.map(name => D.thresholds.alone.includes(name))
+  const place = (margins, n) => n <= margins.length ? margins[n-1] : -Infinity, rest = each(K, j => j).filter(j => j !== k)
+  return Float64Array.from({length: N}, (_, i) => {
+    const sorted = classes => classes.map(j => far[i*K+j]-cut[j]).sort((a, b) => b-a)
+    if (alone[k]) return far[i*K+k]-Math.max(place(sorted(rest), 1), least ? -Infinity : 0)
+    const others = sorted(rest.filter(j => !alone[j])), surest = place(sorted(rest.filter(j => alone[j])), 1)
+    const free = Math.max(0, place(others, most)), forced = least ? place(others, least) : Infinity
+    const ruled = place(others, 1) > surest ? -Infinity : surest // a class that keeps no company is surer than all others
+    return far[i*K+k]-Math.max(ruled, Math.min(free, forced))
+  })
+}
+function steps(k, c, now) { // a threshold's scores hold down to the next one that makes a difference
+  const {cuts, P, M} = sweep(k, now ? reach(k, now) : sure.all.map(i => far[i*K+k])), at = v => (clip(v, c.low, c.high)-c.low)/(c.high-c.low)
+  const nobody = {v: c.high, sens: P ? 0 : NaN, spec: P < M ? 1 : NaN, ppv: P ? 0 : NaN, f1: P ? 0 : NaN}, all = [nobody, ...cuts]
+  return all.flatMap((q, j) => [[at(q.v), q], [at(j+1 < all.length ? all[j+1].v : c.low), q]])
+}
+function curves(k) {
+  const {cuts, P, M} = sweep(k, sure.all.map(i => far[i*K+k]))
   const low = clip(Math.min(cuts[cuts.length-1].v, saved ? logit(saved[k])-1 : 0), -13.8, 13), high = clip(Math.max(cuts[0].v, saved ? logit(saved[k])+1 : 0), low+1, 13.8)
   return {cuts, P, M, low, high}
 }
@@ -99,16 +125,16 @@ function draw(k, box) {
   const c = curves(k), [W, H] = SIZE, at = v => (v-c.low)/(c.high-c.low)
   const none = text => `<p class="soft">${text}</p>`
   const roc = `<path class="axis" d="M0 ${H}L${W} 0" stroke-dasharray="3 3"/><path class="sens" d="${line([[0, 0], ...c.cuts.map(q => [1-q.spec, q.sens])], W, H)}"/><circle class="dot" r="5"/>`
-  const pr = `<path class="axis" d="M0 ${(1-c.P/c.M)*H}H${W}" stroke-dasharray="3 3"/><path class="ppv" d="${line(c.cuts.map(q => [q.sens, q.ppv]), W, H)}"/><circle class="dot" r="5"/>`
+  const pr = `<path class="axis" d="M0 ${(1-c.P/c.M)*H}H${W}" stroke-dasharray="3 3"/><path class="ppv" d="${line(c.cuts.flatMap((q, j) => [[j ? c.cuts[j-1].sens : 0, q.ppv], [q.sens, q.ppv]]), W, H)}"/><circle class="dot" r="5"/>`
   const half = c.P > 0 && c.P < c.M
   $('.roc', box).innerHTML += half ? frame(W, H, roc, unit, '1 − specificity', 'sensitivity') : none('No ROC curve: '+(!c.M ? 'of no recording it is known, so no' : c.P ? 'every' : 'no')+' recording is labelled with it.')
   $('.pr', box).innerHTML += c.P ? frame(W, H, pr, unit, 'sensitivity', 'PPV') : none('No curve: no recording is labelled with it.')
   $('.reliability', box).innerHTML += frame(W, H, reliability(k, W, H), unit, 'probability given', 'share labelled with it')
   const [V, U] = WIDE, ticks = marks.reduce((kept, p) => { const x = at(logit(p)); return x < .02 || x > .98 || kept.some(([other]) => Math.abs(x-other) < .13) ? kept : [...kept, [x, p]] }, [])
-  const all = c.cuts[c.cuts.length-1], nobody = {v: c.cuts[0].v, sens: c.P ? 0 : NaN, spec: c.P < c.M ? 1 : NaN, ppv: NaN, f1: c.P ? 0 : NaN} // to both edges: everyone answered, nobody answered
-  const whole = [{...nobody, v: c.high}, nobody, ...c.cuts, {...all, v: c.low}]
-  const sweep = ['spec', 'ppv', 'sens', 'f1'].map(name => `<path class="${name}" d="${line(whole.map(q => [at(q.v), q[name]]), V, U)}"/>`).join('')+`<path class="at" d="M0 0V${U}"/>`
-  $('.sweep .plot', box).innerHTML = frame(V, U, saved ? sweep : sweep.replace(/<path class="at".*/, ''), ticks, 'threshold', 'scores')
+  const lines = ['spec', 'ppv', 'sens', 'f1'].map(name => `<path class="${name}"/>`).join('')
+  $('.sweep .plot', box).innerHTML = frame(V, U, lines+(saved ? `<path class="at" d="M0 0V${U}"/>` : ''), ticks, 'threshold', 'scores')
+  c.draw = now => { const points = steps(k, c, now); for (const name of ['spec', 'ppv', 'sens', 'f1']) $(`.plot .${name}`, box).setAttribute('d', line(points.map(([x, q]) => [x, q[name]]), V, U)) }
+  c.draw(saved)
   return c
 }
 function reliability(k, W, H) {
@@ -129,20 +155,36 @@ const together = Y => each(K, a => each(K, b => { let n = 0; for (let i = 0; i <
 const now = saved && saved.slice(), boxes = $$('.point'), drawn = boxes.map((box, k) => draw(k, box))
 const first = score(answers(saved)), carried = together(truth), most = Math.max(...carried.flat())
 heat($('#carried'), carried, () => most)
+function between(node, hits, n) { // an interval, and what it rests on
+  const range = wilson(hits, n)
+  node.textContent = n ? `${range.map(v => show(v, 2)).join('–')}${node.closest('td') ? '' : `, ${hits.toLocaleString('en')} of ${n.toLocaleString('en')}`}` : ''
+  node.dataset.value = JSON.stringify(range)
+}
+function elsewhere(k, r) { // what an answer is worth where the class is more or less common (Bayes)
+  const share = clip(+$('.share', boxes[k]).value/100, 0, 1), hit = r.sensitivity*share, miss = (1-r.sensitivity)*share, right = r.specificity*(1-share), wrong = (1-r.specificity)*(1-share)
+  put($('[data-at=ppv]', boxes[k]), hit/(hit+wrong)); put($('[data-at=npv]', boxes[k]), right/(right+miss))
+}
+const drawable = id => D.ecg && Object.hasOwn(D.ecg.records, id)
 function names(k, S) {
   const box = $('details', boxes[k])
   if (!box.open) return
   const list = (want, text) => {
     const rows = sure[k].filter(i => truth[i*K+k] !== S.answer[i*K+k] && truth[i*K+k] === want).sort((a, b) => want ? prob[a*K+k]-prob[b*K+k] : prob[b*K+k]-prob[a*K+k])
-    return `<div class="names"><span>${text}: ${rows.length || 'none'}</span>${rows.slice(0, 60).map(i => `<span><code>${escape(D.ids[i])}</code> ${show(prob[i*K+k])}</span>`).join('')}${rows.length > 60 ? `<span>… and ${rows.length-60} more</span>` : ''}</div>`
+    return `<div class="names"><span>${text}: ${rows.length || 'none'}</span>${rows.slice(0, 60).map(i => `<span>${drawable(D.ids[i]) ? `<button type=button class=open data-i=${i}><code>${escape(D.ids[i])}</code></button>` : `<code>${escape(D.ids[i])}</code>`} ${show(prob[i*K+k])}</span>`).join('')}${rows.length > 60 ? `<span>… and ${rows.length-60} more</span>` : ''}</div>`
   }
-  $('.who', box).innerHTML = list(1, 'Missed')+list(0, 'False')
+  $('.who', box).innerHTML = list(1, 'Missed (FN)')+list(0, 'False alarms (FP)')
 }
 function render() {
   const S = score(answers(now)), moved = saved && now.some((v, k) => v !== saved[k])
   S.rows.forEach((r, k) => {
     const shown = {...r, threshold: now && now[k]}
-    for (const root of [boxes[k], $(`#classes tr[data-k="${k}"]`)]) $$('[data-field]', root).forEach(node => put(node, shown[node.dataset.field], ['tp', 'fp', 'fn', 'tn'].includes(node.dataset.field) ? 0 : 3))
+    const ranges = {sensitivity: [r.tp, r.tp+r.fn], specificity: [r.tn, r.tn+r.fp], ppv: [r.tp, r.tp+r.fp]}
+    for (const root of [boxes[k], $(`#classes tr[data-k="${k}"]`)]) {
+      $$('[data-field]', root).forEach(node => put(node, shown[node.dataset.field], ['tp', 'fp', 'fn', 'tn'].includes(node.dataset.field) ? 0 : 3))
+      $$('[data-range]', root).forEach(node => between(node, ...ranges[node.dataset.range]))
+    }
+    elsewhere(k, r)
+    if (saved) drawn[k].draw(now)
     const dot = (query, x, y) => {
       const node = $(query, boxes[k]), defined = Number.isFinite(x+y)
       if (!node) return
@@ -169,7 +211,7 @@ function render() {
   if (saved) $$('#live button').forEach(b => b.disabled = !moved)
 }
 if (saved) boxes.forEach((box, k) => {
-  const slider = $('input[type=range]', box), number = $('input[type=number]', box), {low, high} = drawn[k]
+  const slider = $('input[type=range]', box), number = $('.cut', box), {low, high} = drawn[k]
   slider.min = low; slider.max = high; slider.step = (high-low)/500
   const place = () => { slider.value = logit(now[k]); slider.setAttribute('aria-valuetext', show(now[k])); number.value = +now[k].toFixed(4) }
   slider.oninput = () => { now[k] = expit(+slider.value); place(); render() }
@@ -178,6 +220,42 @@ if (saved) boxes.forEach((box, k) => {
   box.reset()
 })
 boxes.forEach((box, k) => $('details', box).ontoggle = render)
+boxes.forEach((box, k) => { const share = $('.share', box); share.value = drawn[k].M ? +(100*drawn[k].P/drawn[k].M).toPrecision(3) : 0; share.onchange = render })
+
+// -- a recording on ECG paper: 25 mm/s, 10 mm/mV, four columns of 2.5 s and lead II below them; one unit is a millimetre
+function leads(id) { // name → samples in mV
+  const r = D.ecg.records[id], x = new Int8Array(bytes(r.x).buffer), found = {}
+  r.leads.forEach((name, l) => found[name] = each(r.n, t => { const v = x[l*r.n+t]; return v === -128 ? NaN : v*r.mv[l] }))
+  const {I, II} = found, derive = f => each(r.n, t => f(I[t], II[t]))
+  if (I && II) Object.assign(found, {III: derive((a, b) => b-a), aVR: derive((a, b) => -(a+b)/2), aVL: derive((a, b) => a-b/2), aVF: derive((a, b) => b-a/2), ...found})
+  return found
+}
+function paper(id) {
+  const found = leads(id), fs = D.ecg.fs, left = 12, rowY = r => 20+26*r
+  const trace = (name, from, to, x0, y) => {
+    let d = '', on = false
+    for (let t = Math.round(from*fs); t <= to*fs && t < (found[name] || []).length; t++) {
+      const v = found[name][t]
+      d += Number.isNaN(v) ? '' : `${on ? 'L' : 'M'}${(x0+(t/fs-from)*25).toFixed(2)} ${(y-10*v).toFixed(2)}`
+      on = !Number.isNaN(v)
+    }
+    return `<path class=trace d="${d}"/><text x=${x0+1} y=${y-9}>${name}</text>${from ? `<path class=trace d="M${x0} ${y-4}v8"/>` : ''}`
+  }
+  const rows = [['I', 'aVR', 'V1', 'V4'], ['II', 'aVL', 'V2', 'V5'], ['III', 'aVF', 'V3', 'V6']]
+  const body = rows.map((row, r) => row.map((name, c) => trace(name, 2.5*c, 2.5*(c+1), left+62.5*c, rowY(r))).join('')).join('')+trace('II', 0, 10, left, rowY(3))
+  const pulse = each(4, r => `<path class=trace d="M3 ${rowY(r)}h2v-10h4v10h2"/>`).join('')
+  const grid = ['thin', 'strong'].map((kind, i) => `<pattern id=${kind} width=${i ? 5 : 1} height=${i ? 5 : 1} patternUnits=userSpaceOnUse><path d="M0 0H5M0 0V5" fill=none stroke=var(--ecg-${kind}) stroke-width=${i ? .25 : .12} /></pattern>`).join('')
+  return `<svg viewBox="0 0 265 115" role=img aria-label="twelve-lead recording ${escape(id)}"><defs>${grid}</defs><rect width=265 height=115 fill="var(--ecg-page)"/><rect width=265 height=115 fill="url(#thin)"/><rect width=265 height=115 fill="url(#strong)"/>${pulse}${body}</svg>`
+}
+function opened(i) {
+  const id = D.ids[i], r = D.ecg.records[id], of = Y => D.classes.filter((_, k) => Y[i*K+k]).join(', ') || 'nothing'
+  $('#ecg h3').textContent = id
+  $('#ecg .facts').textContent = `labelled ${of(truth)}; answered ${of(answers(now).answer)}. ${r.seconds > 10.05 ? `The first 10 of ${+r.seconds.toFixed(1)} s` : 'The whole recording'}, 25 mm/s, 10 mm/mV, drawn from ${D.ecg.fs} samples a second.`
+  $('#ecg .sheet').innerHTML = paper(id)
+  $('#ecg').showModal()
+}
+document.addEventListener('click', event => { const b = event.target.closest('button.open'); if (b) opened(+b.dataset.i) })
+$('#ecg button').onclick = () => $('#ecg').close()
 if (saved) {
   $('#reset').onclick = () => { boxes.forEach(box => box.reset()); render() }
   $('#copy').onclick = async event => {
