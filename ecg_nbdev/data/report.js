@@ -202,6 +202,7 @@ function render() {
   for (const [name, v] of Object.entries(S.totals)) {
     put($(`#live [data-total="${name}"]`), v)
     const gap = v-first.totals[name], node = $(`#live [data-gap="${name}"]`)
+    if (!node) continue // a score that these classes do not have
     node.textContent = moved && Math.abs(gap) >= .0005 ? (gap > 0 ? '+' : '−')+Math.abs(gap).toFixed(3) : ''; node.className = gap > 0 ? 'up' : 'down'
   }
   for (const [name, v] of Object.entries(S.groups)) put($(`[data-group="${name}"]`), v)
