@@ -283,7 +283,8 @@ def _page_server(port=0):
         # a system's own table may say otherwise, and then no browser runs it
         extensions_map = SimpleHTTPRequestHandler.extensions_map | dict.fromkeys(('.js', '.mjs'), 'text/javascript')
         def translate_path(self, path):
-            return super().translate_path(path if path.startswith('/samples/') else f'/try{path}')
+            room = '' if path.startswith('/samples/') else '/pretrained' if path == '/model.onnx' else '/try'
+            return super().translate_path(room+path)
         def log_message(self, *args): pass
     data = str(files('ecg_nbdev')/'data')
     return ThreadingHTTPServer(('127.0.0.1', port), lambda *args: Handler(*args, directory=data))
