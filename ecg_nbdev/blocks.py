@@ -171,6 +171,38 @@ def recurrent_block(
     if cell == 'lstm': block.bias_ih_l0.data[hidden:2*hidden] = 1.
     return block
 
+# %% ../nbs/39_blocks.ipynb #4207e273
+_ONNX_GATES = {nn.LSTM: (0, 3, 1, 2), nn.GRU: (1, 0, 2)} # where torch has the gates that ONNX wants in its own order
+
+class _OnnxNode(torch.autograd.Function):
+    "The two directions of a block as one node of an ONNX graph."
+    @staticmethod
+    def forward(ctx, x, length, blocks): return x.new_zeros(len(x), 2, x.shape[1], blocks[0].hidden_size)
+
+    @staticmethod
+    def symbolic(g, x, length, blocks):
+        kind, hidden = type(blocks[0]), blocks[0].hidden_size
+        def sort(w): return torch.cat([w.detach().split(hidden)[gate] for gate in _ONNX_GATES[kind]])
+        def both(*names): return torch.stack([torch.cat([sort(getattr(b, name)) for name in names]) for b in blocks])
+        weights = [both('weight_ih_l0'), both('weight_hh_l0'), both('bias_ih_l0', 'bias_hh_l0')]
+        own = {'linear_before_reset_i': 1} if kind is nn.GRU else {}
+        return g.op(kind.__name__, x, *(g.op('Constant', value_t=w) for w in weights), length, hidden_size_i=hidden,
+                    direction_s='bidirectional', **own)
+
+# %% ../nbs/39_blocks.ipynb #cc8d4a56
+def both_ways(
+    blocks, # N recurrent networks of one layer that read forwards, and N that read backwards
+    x:torch.Tensor, # (N, steps, B, features)
+    order:torch.Tensor, # (steps, B) of `reading_order`
+)->torch.Tensor: # (N, steps, B, 2·hidden), in an ONNX graph 0 in the padding
+    "What is read forwards, and beside it what is read backwards."
+    if torch.onnx.is_in_onnx_export():
+        length = (order[0]+1).int()
+        read = [_OnnxNode.apply(part, length, pair) for part, *pair in zip(x, blocks, blocks[len(x):])]
+        return torch.stack(read).transpose(2, 3).flatten(3)
+    ahead, back = run_blocks(blocks, torch.cat([x, reverse(x, order)])).chunk(2)
+    return torch.cat([ahead, reverse(back, order)], -1)
+
 # %% ../nbs/39_blocks.ipynb #cf67a6df
 class Recurrent(nn.Module):
     "Recurrent networks side by side, of several layers, one way or both ways."
@@ -198,10 +230,7 @@ class Recurrent(nn.Module):
         for i, layer in enumerate(self.layers):
             # the same features through all steps (Gal and Ghahramani 2016, arXiv:1512.05287)
             if i and self.training: x = x*self.drop(torch.ones_like(x[:, :1]))
-            if self.ways == 1: x = run_blocks(layer, x)
-            else:
-                ahead, back = run_blocks(layer, torch.cat([x, reverse(x, order)])).chunk(2)
-                x = torch.cat([ahead, reverse(back, order)], -1)
+            x = run_blocks(layer, x) if self.ways == 1 else both_ways(layer, x, order)
         return x
 
 # %% ../nbs/39_blocks.ipynb #8f3ee995
@@ -278,7 +307,7 @@ class ConvStem(nn.Module):
         else: waves = waves.unflatten(-1, (self.leads, -1)).transpose(1, 2)
         kept = there if self.leads > 1 else there.any(1, keepdim=True)
         kept = F.max_pool1d(kept.float(), prod(self.strides), ceil_mode=True)
-        return waves*kept[..., None].to(waves.dtype), kept > 0
+        return waves if gaps else waves*kept[..., None].to(waves.dtype), kept > 0
 
 # %% ../nbs/39_blocks.ipynb #61eaa14f
 class LeadAttention(nn.Module):

@@ -10,6 +10,7 @@ __all__ = ['Predictor', 'model_card', 'save_bundle', 'load_bundle', 'load_pretra
 # %% ../nbs/80_bundle.ipynb #609a540c
 import json, platform
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from importlib.resources import files
@@ -105,8 +106,13 @@ def outputs(self:Predictor,
     bs:int=64, # windows in a batch
 )->np.ndarray: # (records, outputs) float64
     "What the network says of prepared signals: a probability per class, or per label set with a powerset model."
+    return self._outputs(map(self.windows, signals), bs)
+
+@patch
+def _outputs(self:Predictor, cuts, bs=64):
+    "What the network says of the windows of each recording."
     none = np.zeros((0, len(self.label_sets or self.classes)))
-    return np.concatenate([none, *(self._stitched(cuts, bs) for cuts in _batches(map(self.windows, signals), bs))])
+    return np.concatenate([none, *(self._stitched(batch, bs) for batch in _batches(cuts, bs))])
 
 # %% ../nbs/80_bundle.ipynb #840c46fe
 @patch
@@ -121,12 +127,13 @@ def class_prob(self:Predictor,
 @patch
 def decode(self:Predictor,
     outputs:np.ndarray, # (records, outputs) of `Predictor.outputs`
+    prob:np.ndarray|None=None, # (records, classes) of `Predictor.class_prob`, where that is known already
 )->np.ndarray: # (records, classes) bool
     "The labels of each recording: the likeliest label set, or what the thresholds say; BundleError without either."
     if self.label_sets: return self.label_sets.decode(outputs.argmax(axis=1))
     if self.thresholds is None:
         raise BundleError('this model has no thresholds: fit them on validation predictions with `fit_thresholds`')
-    return self.thresholds.decode(self.class_prob(outputs))
+    return self.thresholds.decode(self.class_prob(outputs) if prob is None else prob)
 
 # %% ../nbs/80_bundle.ipynb #380822c3
 def _records_of(given):
@@ -153,21 +160,23 @@ def _prepared(self:Predictor, record):
 
 @patch
 def _looked_at(self:Predictor, record):
-    "The prepared signal of a recording, None where it is refused, and what is to be said beside the answer."
+    "The windows of a recording, None where it is refused, and what is to be said beside the answer."
     found = check_quality(record)
     words = {gone: '; '.join(f.words for f in found if f.refuse == gone) for gone in (False, True)}
     about = {'record': record.id, 'warnings': words[False], 'refused': words[True], 'seen': ''}
     if words[True]: return None, about
     signal = self._prepared(record)
-    if not len(self.windows(signal)): about['refused'] = _NO_WINDOW
-    return signal, about
+    cuts = self.windows(signal)
+    if len(cuts): about['seen'] = self.seen(partial(record_mark, record), signal, self.preparation.fs)
+    else: about['refused'] = _NO_WINDOW
+    return cuts, about
 
 @patch
 def _named(self:Predictor, outputs):
     "A dict per recording: a probability per class, labels and the nearest class."
     prob = self.class_prob(outputs)
     nearest = self.thresholds.top(prob) if self.thresholds else prob.argmax(1)
-    for row, on, k in zip(prob.tolist(), self.decode(outputs), nearest):
+    for row, on, k in zip(prob.tolist(), self.decode(outputs, prob), nearest):
         labels = ';'.join(c for c, has in zip(self.classes, on) if has)
         yield {**dict(zip(self.classes, row)), 'labels': labels, 'nearest': self.classes[k]}
 
@@ -177,15 +186,13 @@ def answers(self:Predictor,
     records, # as `Predictor.predict` takes them
 )->list: # of dicts, a row of `Predictor.predict` each
     "The answers as plain values; raises RecordError for a file that can't be read."
-    facts, seen = [], self.seen
-    def prepared():
+    facts = []
+    def windows():
         for r in _records_of(records):
-            signal, about = self._looked_at(r)
+            cuts, about = self._looked_at(r)
             facts.append(about)
-            if about['refused']: continue
-            about['seen'] = seen(record_mark(r), signal, self.preparation.fs)
-            yield signal
-    named = iter(list(self._named(self.outputs(prepared()))))
+            if not about['refused']: yield cuts
+    named = iter(list(self._named(self._outputs(windows()))))
     none = {**dict.fromkeys(self.classes, float('nan')), 'labels': '', 'nearest': ''}
     return [{'record': about['record'], **(none if about['refused'] else next(named)),
              **{name: about[name] for name in ('warnings', 'refused', 'seen')}} for about in facts]

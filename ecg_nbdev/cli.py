@@ -349,7 +349,8 @@ def _page_server(port=0, own=None):
         def translate_path(self, path):
             name = path.split('?')[0].strip('/')
             if own and name in ('model.json', 'model.onnx'): return str(Path(own)/name)
-            return super().translate_path(path if path.startswith('/samples/') else f'/try{path}')
+            room = '' if path.startswith('/samples/') else '/pretrained' if name == 'model.onnx' else '/try'
+            return super().translate_path(room+path)
         def log_message(self, *args): pass
     data = str(files('ecg_nbdev')/'data')
     return ThreadingHTTPServer(('127.0.0.1', port), lambda *args: Handler(*args, directory=data))

@@ -15,27 +15,23 @@ import numpy as np
 _BLOCK = 32 # samples
 
 class _Section:
-    "The matrices of a second-order section with coefficients b (3,) and a (1, a1, a2)."
+    "The matrices of a second-order section with coefficients b (3,) and a (1, a1, a2) and a pair of complex poles."
     def __init__(self, b, a):
-        self.step = np.array([[-a[1], 1], [-a[2], 0]])
-        self.enter = np.array([b[1]-a[1]*b[0], b[2]-a[2]*b[0]])
-        self.rest = np.linalg.solve(np.eye(2)-self.step, self.enter) # the state on a constant of 1
-        decay = self.powers(_BLOCK)
-        impulse = np.r_[b[0], decay[:-1, 0]@self.enter]
-        late = np.subtract.outer(np.arange(_BLOCK), np.arange(_BLOCK))
-        self.within = np.where(late >= 0, impulse[late], 0).T.copy() # samples → output
-        self.shown = decay[:, 0].T.copy() # state → output
-        self.kept = self.entering(_BLOCK) # samples → state
-
-    def powers(self, n):
-        "(n, 2, 2) powers 0 … n−1 of the step."
-        out = np.eye(2)[None]
-        while len(out) < n: out = np.concatenate([out, out@(out[-1]@self.step)])
-        return out[:n]
+        self.pole = complex(-a[1], np.sqrt(4*a[2]-a[1]**2))/2
+        self.rest = 1/(1-self.pole) # the state on a constant of 1
+        first = b[1]-a[1]*b[0] # of the impulse response behind b[0]; then second, and so on as the pole says
+        second = b[2]-a[2]*b[0]-a[1]*first
+        gain = complex(first, (first*self.pole.real-second)/self.pole.imag)
+        decay = gain*self.pole**np.arange(_BLOCK)
+        late = np.subtract.outer(np.arange(_BLOCK), np.arange(_BLOCK)).T
+        within = np.where(late >= 0, np.r_[b[0], decay.real[:-1]][late], 0) # samples → output
+        self.ahead = within, np.stack([decay.real, -decay.imag]), self.entering(_BLOCK)
+        self.back = within.T.copy(), self.ahead[1][:, ::-1].copy(), self.ahead[2][::-1].copy()
 
     def entering(self, n):
-        "(n, 2) what each of n samples leaves in the state behind them."
-        return (self.powers(n)@self.enter)[::-1]
+        "(n, 2) what each of n samples leaves in the state behind them, real and imaginary part."
+        left = self.pole**np.arange(n)[::-1]
+        return np.stack([left.real, left.imag], 1)
 
 # %% ../nbs/09b_filters.ipynb #da4f4eaf
 @lru_cache(16)
@@ -47,29 +43,31 @@ def _highpass_section(cutoff, fs):
     return _Section(np.array([1, -2, 1])/whole, (1, 2*(k**2-1)/whole, (1-np.sqrt(2)*k+k**2)/whole))
 
 @lru_cache(16)
-def _entering(section, n): return section.entering(n), section.powers(n+1)[-1]
+def _entering(section, n, dtype): return section.entering(n).astype(dtype)
+
+@lru_cache(16)
+def _matrices(section, back, dtype): return [m.astype(dtype) for m in (section.back if back else section.ahead)]
 
 # %% ../nbs/09b_filters.ipynb #dd9c96ea
-def _state_behind(section, x, state):
-    "(leads, 2) the state behind the samples x (leads, n)."
-    kept, gone = _entering(section, x.shape[1])
-    return x@kept+state@gone.T
+def _complex(pairs): return np.ascontiguousarray(pairs, np.float64).view(np.complex128)[..., 0]
 
 def _states(section, entered, state):
-    "(leads, blocks, 2) the state before each block, from what each block leaves in it."
+    "(leads, blocks) the state before each block, from what each block leaves in it."
     s = np.concatenate([state[:, None], entered[:, :-1]], axis=1)
-    gone, d = section.powers(_BLOCK+1)[-1], 1
-    while d < s.shape[1]:
-        s[:, d:] = s[:, d:]+s[:, :-d]@gone.T
-        gone, d = gone@gone, 2*d
+    gone, d = section.pole**_BLOCK, 1
+    while d < s.shape[1] and abs(gone) > 1e-18:
+        s[:, d:] += gone*s[:, :-d]
+        gone, d = gone**2, 2*d
     return s
 
-def _filtered(section, x, state, n):
-    "(leads, n) the first outputs of a section on whole blocks x (leads, …), from the state before them."
-    blocks = x.reshape(len(x), -1, _BLOCK)
-    out = blocks@section.within
-    out += _states(section, blocks@section.kept, state)@section.shown
-    return out.reshape(x.shape)[:, :n]
+def _filtered(section, x, state, back=False):
+    "(leads, n) the output of a section on whole blocks x, from the state before them; behind them where it goes back."
+    within, shown, kept = _matrices(section, back, x.dtype)
+    blocks, turn = x.reshape(len(x), -1, _BLOCK), slice(None, None, -1 if back else 1)
+    states = _states(section, _complex(blocks@kept)[:, turn], state)[:, turn]
+    out = blocks@within
+    out += np.stack([states.real, states.imag], -1).astype(x.dtype)@shown
+    return out.reshape(x.shape)
 
 # %% ../nbs/09b_filters.ipynb #35302840
 def forward_backward(
@@ -77,19 +75,18 @@ def forward_backward(
     fs:float, # sampling rate, Hz
     cutoff:float, # Hz, below fs/2
     pad:int, # samples of the mirror image, below n
-)->np.ndarray: # (leads, n) float64
+)->np.ndarray: # (leads, n) of x's type
     "Second-order Butterworth high-pass, forward and backward, as scipy's `sosfiltfilt`; ValueError for a wrong cutoff."
     section, n = _highpass_section(cutoff, fs), x.shape[1]
-    whole = np.zeros((len(x), 2*pad+n+-(pad+n)%_BLOCK)) # mirror image, signal, mirror image, zeros up to a whole block
-    whole[:, pad:pad+n] = x
-    whole[:, :pad] = 2*whole[:, pad:pad+1]-whole[:, 2*pad:pad:-1]
-    whole[:, pad+n:2*pad+n] = 2*whole[:, pad+n-1:pad+n]-whole[:, pad+n-2:n-2:-1]
-    start = _state_behind(section, whole[:, :pad], whole[:, :1]*section.rest)
-    back = _filtered(section, whole[:, pad:], start, n+pad)[:, ::-1]
-    start = _state_behind(section, back[:, :pad], back[:, :1]*section.rest)
-    blocks = np.zeros((len(x), n+-n%_BLOCK))
-    blocks[:, :n] = back[:, pad:]
-    return _filtered(section, blocks, start, n)[:, ::-1]
+    fill = -(n+pad)%_BLOCK
+    whole = np.zeros((len(x), fill+n+pad), x.dtype) # zeros that make blocks whole, signal, mirror image
+    signal = whole[:, fill:fill+n]
+    np.subtract(x, x[:, :1], out=signal)
+    whole[:, fill+n:] = 2*signal[:, -1:]-signal[:, ::-1][:, 1:pad+1]
+    before = -signal[:, 1:pad+1][:, ::-1]
+    start = _complex(before@_entering(section, pad, x.dtype))-signal[:, pad]*(section.rest*section.pole**pad)
+    there = _filtered(section, whole, start/section.pole**fill)
+    return _filtered(section, there, there[:, -1]*section.rest, back=True)[:, fill:fill+n]
 
 # %% ../nbs/09b_filters.ipynb #042c316d
 @lru_cache(16)
@@ -123,9 +120,13 @@ def polyphase(
     matrix, reach = _resampler(up, down, x.dtype)
     n, n_out, size = x.shape[1], -(-x.shape[1]*up//down), matrix.shape[1]
     hop, blocks = size//up*down, -(-n_out//size)
-    longer = _with_line(x, reach, max(0, (blocks-1)*hop+len(matrix)-reach-n))
-    held = np.lib.stride_tricks.sliding_window_view(longer, len(matrix), axis=1)[:, :(blocks-1)*hop+1:hop]
-    return (held@matrix).reshape(len(x), -1)[:, :n_out]
+    parts = -(-len(matrix)//hop) # a block of the result is made of so many blocks of the signal
+    held = _with_line(x, reach, (blocks+parts-1)*hop-reach-n).reshape(len(x), -1, hop)
+    out = held[:, :blocks]@matrix[:hop]
+    for k in range(1, parts):
+        rows = matrix[k*hop:(k+1)*hop]
+        out += held[:, k:k+blocks, :len(rows)]@rows
+    return out.reshape(len(x), -1)[:, :n_out]
 
 # %% ../nbs/09b_filters.ipynb #6561d349
 @lru_cache(1024)

@@ -61,10 +61,11 @@ class Fingerprints:
         texts, # of `fingerprint`
     ):
         traces = [_trace_of(t) for t in texts]
-        self.n = np.array([t.shape[1] for t in traces], int)[:, None]
         self.traces = np.zeros((len(traces), len(SHOWN), SECONDS*RATE), np.float32)
         for row, t in zip(self.traces, traces): row[:, :t.shape[1]] = t
         self.energy = _running(self.traces)
+        held = np.array([t.shape[1] for t in traces], int)
+        self.lengths, self.length = np.unique(held, return_inverse=True) # and which of them each has
         self._spectra, self._overlaps = {}, {} # of the latest length of a trace
 
     def __len__(self): return len(self.traces)
@@ -75,32 +76,36 @@ def _running(x):
     return np.concatenate([np.zeros((*power.shape[:-1], 1)), power], -1)
 
 # %% ../nbs/12b_fingerprint.ipynb #8449cd6c
+_EARLIEST = -SECONDS*RATE//5 # samples: a kept one may begin so much before the trace
+
 @patch
-def _products(self:Fingerprints, trace, shifts, rows, finer):
-    "(rows, shifts): sums of products with a trace that is moved, in parts of a sample."
-    n = fast_length(trace.shape[1]+SECONDS*RATE)
-    if n not in self._spectra: self._spectra = {n: np.fft.rfft(self.traces, n).conj()}
-    spectra, spectrum = self._spectra[n][rows], np.fft.rfft(trace, n)
-    both = spectra[:, 0]*spectrum[0]
-    for lead in range(1, len(SHOWN)): both += spectra[:, lead]*spectrum[lead]
-    return np.fft.irfft(both, n*finer)[:, shifts]*finer
+def _products(self:Fingerprints, trace, rows, finer):
+    "(rows, shifts): sums of products with a trace that is moved, in parts of a sample, from `_EARLIEST` on."
+    n = fast_length(trace.shape[1]+_LEAST*RATE) # what wraps around meets zeros
+    if n not in self._spectra: self._spectra = {n: np.fft.rfft(self.traces.swapaxes(0, 1), n).conj()}
+    spectra, spectrum = self._spectra[n], np.fft.rfft(np.pad(trace*finer, ((0, 0), (-_EARLIEST, 0))), n)
+    both = spectra[0, rows]*spectrum[0]
+    for lead in range(1, len(SHOWN)): both += spectra[lead, rows]*spectrum[lead]
+    return np.fft.irfft(both, n*finer)
 
 # %% ../nbs/12b_fingerprint.ipynb #708cb696
 @patch
 def _overlap(self:Fingerprints, m, finer):
-    """Of traces of `m` samples and every shift: the shifts, where the overlap with each kept one begins and ends, the
-    kept one's energy there, and whether it is long enough."""
+    """Of traces of `m` samples and every shift: where the overlap with kept ones of each length begins and ends, and by
+    what the products are multiplied for the kept one's energy there: 0 where the overlap is not long enough."""
     if (m, finer) not in self._overlaps:
-        shifts = np.arange(-SECONDS*RATE//5*finer, (m-_LEAST*RATE)*finer+1)
-        whole = (shifts+finer//2)//finer # samples
-        begin, end = np.maximum(whole, 0)[None], np.minimum(whole+self.n, m)
-        end = np.maximum(end, begin)
-        there = [np.take_along_axis(self.energy, np.clip(e-whole, 0, SECONDS*RATE), 1)
-                 for e in (np.broadcast_to(begin, end.shape), end)]
-        enough = end-begin >= np.maximum(_OVERLAP*np.minimum(self.n, m), _LEAST*RATE)
+        shifts = np.arange(_EARLIEST*finer, (m-_LEAST*RATE)*finer+1)
+        whole, lengths = (shifts+finer//2)//finer, self.lengths[:, None] # samples
+        begin = np.maximum(whole, 0)
+        end = np.maximum(np.minimum(whole+lengths, m), begin)
+        enough = end-begin >= np.maximum(_OVERLAP*np.minimum(lengths, m), _LEAST*RATE)
+        from_, to = (np.take_along_axis(self.energy, np.clip(e-whole, 0, SECONDS*RATE), 1)
+                     for e in (np.broadcast_to(begin, (len(self), len(whole))), end[self.length]))
         if len({length for length, _ in self._overlaps} | {m}) > 1: self._overlaps = {}
-        self._overlaps[m, finer] = shifts, begin, end, (there[1]-there[0]).astype(np.float32), enough
+        self._overlaps[m, finer] = begin, end, enough[self.length]*_root(to-from_)
     return self._overlaps[m, finer]
+
+def _root(energy): return (1/np.sqrt(np.maximum(energy, 1e-4))).astype(np.float32)
 
 # %% ../nbs/12b_fingerprint.ipynb #9020e9aa
 @patch
@@ -108,15 +113,15 @@ def correlations(self:Fingerprints,
     trace:np.ndarray, # (2, m), of `beat_trace`
     rows=slice(None), # which of the kept ones
     finer:int=_FINER, # steps a sample
-)->np.ndarray: # (rows,) −1 … 1; −1 where too little overlaps
+)->np.ndarray: # (rows,) 0 … 1; 0 where too little overlaps
     "The largest correlation of a trace with each fingerprint, over all shifts."
     m = trace.shape[1]
-    if not len(self) or m < _LEAST*RATE: return np.full(len(self.n[rows]), -1.)
-    shifts, begin, end, there, enough = self._overlap(m, finer)
-    here = _running(trace).astype(np.float32)
-    energy = (here[end[rows]]-here[begin])*there[rows]
-    found = self._products(trace, shifts, rows, finer)/np.sqrt(np.maximum(energy, 1e-9))
-    return np.where(enough[rows], np.minimum(found, 1), -1).max(1) # a shift by parts of a sample may go beyond 1
+    if not len(self) or m < _LEAST*RATE: return np.zeros(len(self.length[rows]))
+    begin, end, kept = self._overlap(m, finer)
+    here = _running(trace)
+    found = self._products(trace, rows, finer)[:, :len(begin)]*kept[rows]
+    found *= _root(here[end]-here[begin])[self.length[rows]]
+    return np.clip(found.max(1), 0, 1) # a shift by parts of a sample may go beyond 1
 
 # %% ../nbs/12b_fingerprint.ipynb #744ce630
 _LIKELY = .5 # correlation at whole samples, from which on parts of samples are looked at
@@ -129,6 +134,12 @@ def has_alike(self:Fingerprints,
     likely = np.flatnonzero(self.correlations(trace, finer=1) >= _LIKELY)
     return len(likely) > 0 and self.correlations(trace, likely).max() >= ALIKE
 
+def tells(
+    trace:np.ndarray, # (2, m), of `beat_trace`
+)->bool:
+    "Whether a trace is long enough, and not silent, to be told from others."
+    return trace.shape[1] >= _LEAST*RATE and bool(trace.any())
+
 # %% ../nbs/12b_fingerprint.ipynb #4cd20095
 class Seen:
     "The recordings that a model was trained on, to be asked about others."
@@ -139,13 +150,16 @@ class Seen:
         among([], seen) # another kind of mark is refused
 
     def __call__(self,
-        mark:str, # of `sample_mark`
+        mark, # of `sample_mark`, or a function that gives it: where nothing is alike, it is not asked
         signal:np.ndarray, # (12, n) mV, raw or prepared
         fs:float, # its sampling rate, Hz
     )->str: # 'identical', 'alike' or ''
         "How a recording is known."
-        if mark in self.marks: return 'identical'
-        return 'alike' if self.prints.has_alike(beat_trace(signal, fs)) else ''
+        trace = beat_trace(signal, fs)
+        alike = self.prints.has_alike(trace)
+        if not alike and tells(trace): return ''
+        if (mark() if callable(mark) else mark) in self.marks: return 'identical'
+        return 'alike' if alike else ''
 
 # %% ../nbs/12b_fingerprint.ipynb #5696db81
 def seen_of(

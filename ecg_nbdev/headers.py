@@ -74,6 +74,7 @@ _scaling = rf'\s+({_number})(?:\(({_whole})\))?(?:/(\S+))?' # gain, baseline, un
 _unused, _number_of = rf'\s+{_whole}', rf'\s+({_whole})'
 _rest = _unused, *[_number_of]*3, _unused, r'\s+(.*\S)' # resolution; ADC zero, first sample, checksum; block size; name
 _signal_line = re.compile(_storage + _optional(_scaling, *_rest) + r'\s*$')
+_own_fields = re.compile(rf'(\S+)((?:\s+\S+){{4}})\s+({_whole})\s+({_whole})((?:\s.*)?)$') # file, sample, checksum
 
 # %% ../nbs/09_headers.ipynb #02cb7633
 MILLIVOLTS = {'mv': 1., 'uv': 1e-3, 'µv': 1e-3, 'μv': 1e-3, 'nv': 1e-6, 'v': 1e3} # unit in lower case -> mV
@@ -81,12 +82,16 @@ MILLIVOLTS = {'mv': 1., 'uv': 1e-3, 'µv': 1e-3, 'μv': 1e-3, 'nv': 1e-6, 'v': 1
 # %% ../nbs/09_headers.ipynb #11757ba9
 def _int_or_none(text): return None if text is None else int(text)
 
-@lru_cache(1024) # the same in all recordings of a data set
-def _layout(frame, skew, offset, gain, baseline, units, zero, name):
-    "Whether samples are plain, bytes before them, units per millivolt (None where not in volts), baseline and lead."
+@lru_cache(4096) # the same in all recordings of a data set
+def _layout(line):
+    "What a signal line says; None where it can't be read. The gain of what is not in volts is None."
+    match = _signal_line.match(line)
+    if not match: return None
+    file, format, frame, skew, offset, gain, baseline, units, zero, initial, checksum, name = match.groups()
     scale, plain = MILLIVOLTS.get((units or 'mV').lower()), frame in (None, '1') and skew in (None, '0')
     per_mv = scale and (float(gain or 0) or 200.)/scale # a gain of 0 means that none is known
-    return plain, int(offset or 0), per_mv, int(baseline or zero or 0), lead_name(name or '')
+    return WfdbSignal(file, format, plain, int(offset or 0), per_mv, int(baseline or zero or 0), _int_or_none(initial),
+                      _int_or_none(checksum), lead_name(name or ''))
 
 def _check_name(path, name):
     "Refuse a file that lies elsewhere: a header can come from anyone."
@@ -95,13 +100,14 @@ def _check_name(path, name):
 
 def _parse_signal(path, line):
     "The `WfdbSignal` of a line; raises `RecordError` where it can't be read or is not in volts."
-    match = _signal_line.match(line)
-    if not match: raise RecordError(path, f'can\'t read its signal line "{line[:60]}": restore the header')
-    file, format, *layout, initial, checksum, name = match.groups()
-    _check_name(path, file)
-    plain, offset, per_mv, baseline, lead = _layout(*layout, name)
-    if not per_mv: raise RecordError(path, f'its signal is in {layout[5]}, not volts: give a signal in mV or uV')
-    return WfdbSignal(file, format, plain, offset, per_mv, baseline, _int_or_none(initial), _int_or_none(checksum), lead)
+    own = _own_fields.match(line)
+    found = _layout(f'-{own[2]} 0 0{own[5]}' if own else line)
+    if not found: raise RecordError(path, f'can\'t read its signal line "{line[:60]}": restore the header')
+    _check_name(path, own[1] if own else found.file)
+    if not found.gain:
+        units = _signal_line.match(line)[8]
+        raise RecordError(path, f'its signal is in {units}, not volts: give a signal in mV or uV')
+    return found._replace(file=own[1], initial=int(own[3]), checksum=int(own[4])) if own else found
 
 # %% ../nbs/09_headers.ipynb #32e27b57
 _record_fields = _optional(rf'\s+(?P<fs>{_number})(?:[/(]\S*)?', r'\s+(?P<n_samples>\d+)(?:\s.*)?')
@@ -154,7 +160,7 @@ def _header_lines(path):
     if len(content) == _LONGEST: raise RecordError(path, 'is too long for a header: give the file that ends in .hea')
     try: text = content.decode()
     except UnicodeDecodeError: text = content.decode('latin-1')
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    return [whole for line in text.splitlines() if (whole := line.strip())]
 
 def _parse_comments(lines):
     "Lower-case name -> text of the comments."
@@ -179,8 +185,8 @@ def read_header(
     "What a WFDB header says, signals and comments."
     path = Path(path)
     lines = _header_lines(path)
-    comments = _parse_comments(lines)
-    first, *rest = [line for line in lines if not line.startswith('#')] or ['']
+    comments = _parse_comments([line for line in lines if line[0] == '#'])
+    first, *rest = [line for line in lines if line[0] != '#'] or ['']
     record, n = _parse_record(path, first)
     if not n: raise RecordError(path, 'describes no signal: give a recording, not an annotation')
     signals = _parse_signals(path, record, n, rest)
@@ -207,13 +213,13 @@ def signal_size(
     name:str, # of a signal file
 )->int: # bytes
     "The size of a header's signal file; raises `RecordError` where it is missing or no file."
-    path = header.path.parent/name
-    if path.exists(): return check_regular(path)
+    path = os.path.join(header.path.parent, name)
+    if os.path.exists(path): return check_regular(path)
     raise RecordError(header.path, f'its signal file {name} is missing: copy it beside the header')
 
 def _held_samples(header, name, members):
     "Samples per lead in a signal file, None in another format than 16; raises `RecordError` where some are missing."
-    path, first = header.path.parent/name, header.signals[members[0]]
+    path, first = os.path.join(header.path.parent, name), header.signals[members[0]]
     size = signal_size(header, name)
     if size < 200: refuse_pointer(path)
     if first.format != '16' or not first.plain: return None

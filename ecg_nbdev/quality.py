@@ -8,6 +8,7 @@ Docs: https://ecg-nbdev.github.io/ecg_nbdev/quality.html.md"""
 __all__ = ['QUALITY_LIMITS', 'check_quality']
 
 # %% ../nbs/23_quality.ipynb #b1185f6d
+from functools import lru_cache
 from typing import NamedTuple
 import numpy as np
 from .core import LEADS, Record, limb_leads
@@ -43,33 +44,49 @@ QUALITY_LIMITS = { # check → limit, in the unit of its measure
     'arm and leg': -.25} # the same of aVF and aVR
 
 # %% ../nbs/23_quality.ipynb #f470cbd2
+@lru_cache(16)
+def _fade(n, fs):
+    "(n,) float32: the ends rise from 0 to 1 in a quarter of a second."
+    from_end = np.minimum(np.arange(n), np.arange(n)[::-1])
+    return (np.sin(np.pi/2*np.clip(from_end/(.25*fs), 0, 1))**2).astype(np.float32)
+
+@lru_cache(16)
+def _frequencies(long, fs): return np.fft.rfftfreq(long, 1/fs)
+
+@lru_cache(16)
+def _band(long, fs, low, high):
+    "Weight of each frequency up to the end of a band whose edges are an eighth of an octave wide."
+    f = _frequencies(long, fs)
+    octave = np.log2(np.maximum(f[:np.searchsorted(f, 1.1*high)], 1e-9))
+    edges = np.clip(8*(octave-np.log2(low))+.5, 0, 1)*np.clip(8*(np.log2(high)-octave)+.5, 0, 1)
+    return edges.astype(np.float32)
+
+# %% ../nbs/23_quality.ipynb #56c386e8
 class _Spectrum:
     "The Fourier transform of the leads `x` (12, n) without gaps, zeros behind them, and parts of it."
     def __init__(self, x, fs):
         self.n, self.fs, self.long = x.shape[1], fs, fast_length(x.shape[1])
-        from_end = np.minimum(np.arange(self.n), np.arange(self.n)[::-1])
-        fade = np.sin(np.pi/2*np.clip(from_end/(.25*fs), 0, 1))**2
-        self.f = np.fft.rfftfreq(self.long, 1/fs)
-        self.values = np.fft.rfft((x-x.mean(1, keepdims=True))*fade.astype(np.float32), self.long, axis=1)
-        self.power = self.values.real**2+self.values.imag**2
+        self.f = _frequencies(self.long, fs)
+        faded = x-x.mean(1, keepdims=True)
+        faded *= _fade(self.n, fs)
+        self.values = np.fft.rfft(faded, self.long, axis=1)
 
     def rms(self, low, high):
         "(12,) root mean square between two frequencies, Hz, mV."
-        here = slice(*np.searchsorted(self.f, [low, high]))
-        return np.sqrt(2*self.power[:, here].sum(1)/(self.n*self.long))
+        begin, end = np.searchsorted(self.f, [low, high])
+        parts = self.values.view(self.values.real.dtype)[:, 2*begin:2*end] # real and imaginary
+        return np.sqrt(2*np.einsum('ij,ij->i', parts, parts)/(self.n*self.long))
 
     def signal(self, values, rate):
-        "(12, m) the signal of some of its values from 0 Hz on, mV, at about the rate wanted, and its rate, Hz."
+        "(…, m) the signal of some of its values from 0 Hz on, mV, at about the rate wanted, and its rate, Hz."
         m = min(self.long, fast_length(int(self.long*rate/self.fs)))
         values = values*np.float32(m/self.long)
         return np.fft.irfft(values, m, axis=1)[:, :max(1, self.n*m//self.long)], self.fs*m/self.long
 
-    def band(self, low, high):
-        "(12, m) the signal between two frequencies, Hz, with edges an eighth of an octave wide, mV; and its rate, Hz."
-        f = self.f[:np.searchsorted(self.f, 1.1*high)]
-        octave = np.log2(np.maximum(f, 1e-9))
-        edges = np.clip(8*(octave-np.log2(low))+.5, 0, 1)*np.clip(8*(np.log2(high)-octave)+.5, 0, 1)
-        return self.signal(self.values[:, :len(f)]*edges.astype(np.float32), 5*high)
+    def band(self, low, high, rows=slice(None)):
+        "(…, m) leads between two frequencies, Hz, mV; and the rate, Hz."
+        weight = _band(self.long, self.fs, low, high)
+        return self.signal(self.values[rows, :len(weight)]*weight, 5*high)
 
 # %% ../nbs/23_quality.ipynb #1e9482a7
 def _quantile(x, share):
@@ -77,27 +94,46 @@ def _quantile(x, share):
     at = int(share*(x.shape[1]-1)+.5)
     return np.partition(x, at, axis=1)[:, at]
 
-def _noise(spectrum):
-    "(12,) robust standard deviation above 40 Hz, without the mains, mV; zeros where the rate is too low for it."
-    if spectrum.fs < 120: return np.zeros(len(spectrum.values))
-    f = spectrum.f
-    high = spectrum.values*((f > 40) & (np.abs(f-50) > 1.5) & (np.abs(f-60) > 1.5))
-    return 1.4826*_quantile(np.abs(spectrum.signal(high, spectrum.fs)[0][:, ::3]), .5)
+@lru_cache(16)
+def _above_heart(long, fs):
+    f = _frequencies(long, fs)
+    return (f > 40) & (np.abs(f-50) > 1.5) & (np.abs(f-60) > 1.5)
+
+def _noise(spectrum, limit):
+    "(12,) robust standard deviation above 40 Hz, without the mains, mV; 0 where the rate, or what is there, is too low."
+    noise = np.zeros(len(spectrum.values))
+    if spectrum.fs < 120: return noise
+    # half of a third of the samples cannot be above √6 times the root mean square of all
+    rows = np.flatnonzero(1.4826*6**.5*spectrum.rms(40, np.inf) > limit)
+    high = spectrum.values[rows]*_above_heart(spectrum.long, spectrum.fs)
+    noise[rows] = 1.4826*_quantile(np.abs(spectrum.signal(high, spectrum.fs)[0][:, ::3]), .5)
+    return noise
 
 # %% ../nbs/23_quality.ipynb #86194e29
-def _longest(on, least):
-    "Samples of the longest stretch of True in each row of (12, n); 0 where none has `least` samples."
-    seen = on[:, ::max(1, least//2)]
-    longest, rows = np.zeros(len(on), int), np.flatnonzero((seen[:, 1:] & seen[:, :-1]).any(1) | (least < 2))
-    row, edge = np.nonzero(np.diff(np.pad(on[rows], ((0, 0), (1, 1))).astype(np.int8), axis=1))
-    np.maximum.at(longest, rows[row[::2]], edge[1::2]-edge[::2])
+def _longest(on):
+    "Samples of the longest stretch of True in each row of (…, n)."
+    longest = np.zeros(len(on), int)
+    row, edge = np.nonzero(np.diff(np.pad(on, ((0, 0), (1, 1))).astype(np.int8), axis=1))
+    np.maximum.at(longest, row[::2], edge[1::2]-edge[::2])
+    return longest
+
+def _still(x, least):
+    "Samples of the longest stretch without a change in each lead of (12, n) with gaps; 0 where none has so many."
+    probes = np.arange(0, x.shape[1]-1, max(1, least//8)) # a stretch holds eight of them in a row, chance hardly ever
+    seen = x[:, probes] == x[:, probes+1]
+    for apart in (1, 2, 4): seen = seen[:, apart:] & seen[:, :-apart]
+    longest, rows = np.zeros(len(x), int), np.flatnonzero(seen.any(1) | (least < 8))
+    longest[rows] = _longest(x[rows, 1:] == x[rows, :-1])
     return np.where(longest < least, 0, longest)
 
-def _at_ends(x, centre):
-    "(12,) share of the samples on the highest or lowest value of their lead, far out, in runs of three or more."
-    ends = (x == x.max(1, keepdims=True)) | (x == x.min(1, keepdims=True))
-    ends &= np.abs(x-centre) > .3
-    return (ends[:, 1:-1] & ends[:, :-2] & ends[:, 2:]).mean(1) if x.shape[1] > 2 else np.zeros(len(x))
+def _at_ends(x, centre, least):
+    "(12,) share of the samples on the ends of their lead's range, far out, in runs of three; 0 where not above `least`."
+    ends, share = (x == x.max(1, keepdims=True)) | (x == x.min(1, keepdims=True)), np.zeros(len(x))
+    rows = np.flatnonzero(np.count_nonzero(ends, axis=1) > least*(x.shape[1]-2))
+    if not len(rows) or x.shape[1] < 3: return share
+    ends = ends[rows] & (np.abs(x[rows]-centre[rows]) > .3)
+    share[rows] = (ends[:, 1:-1] & ends[:, :-2] & ends[:, 2:]).mean(1)
+    return share
 
 # %% ../nbs/23_quality.ipynb #7b53de3b
 def _energy(band, fs):
@@ -109,7 +145,8 @@ def _energy(band, fs):
 
 def _beats(energy, fs):
     "Samples at which QRS complexes begin: the energy rises above a fifth of its peaks, at most five times a second."
-    rises = np.flatnonzero(np.diff((energy > .2*np.quantile(energy, .98)).astype(np.int8)) == 1)
+    above = energy > .2*np.quantile(energy, .98)
+    rises = np.flatnonzero(above[1:] & ~above[:-1])
     return rises[np.diff(rises, prepend=-fs) > .2*fs]
 
 # %% ../nbs/23_quality.ipynb #ec98a46a
@@ -117,12 +154,12 @@ class _Measured:
     "What several checks look at, measured once."
     def __init__(self, record):
         x, self.record, self.fs = record.signal, record, record.fs
-        held = ~np.isnan(x)
-        self.there, self.seconds = held.any(1), held.any(0).sum()/record.fs
-        self.x = x if held.all() else np.stack([_bridge(row) for row in x])
-        same = (np.diff(self.x, axis=1) == 0) & held[:, 1:] & held[:, :-1]
+        gaps = np.isnan(x)
+        whole = not gaps.any()
+        self.there, self.seconds = ~gaps.all(1), (record.n if whole else (~gaps.all(0)).sum())/record.fs
+        self.x = x if whole else np.stack([_bridge(row) for row in x])
         self.still_limit = min(QUALITY_LIMITS['flat'], .5*record.n/record.fs)
-        self.still = (_longest(same, int(self.still_limit*record.fs)-1)+1)/record.fs
+        self.still = (_still(x, int(self.still_limit*record.fs)-1)+1)/record.fs
         self.centre = _quantile(self.x[:, ::4], .5)[:, None]
         self.amplitude = _quantile(np.abs(self.x[:, ::2]-self.centre), .999)
         self.spectrum = _Spectrum(self.x, record.fs)
@@ -191,11 +228,11 @@ def _flat(m):
     return found
 
 def _clipped(m):
-    ends = np.where(m.still < QUALITY_LIMITS['flat'], _at_ends(m.x, m.centre), 0)
+    ends = np.where(m.still < QUALITY_LIMITS['flat'], _at_ends(m.x, m.centre, QUALITY_LIMITS['clipped']), 0)
     return _per_lead(m, 'clipped', ends, '{leads} clipped: the highest or lowest values are cut off')
 
 def _missing(m):
-    gone, made = m.record.missing, m.record.computed
+    gone, made = tuple(lead for lead, on in zip(LEADS, m.there) if not on), m.record.computed
     words = {'missing': f'{list_leads(gone)} absent: the answer rests on the other {len(LEADS)-len(gone)} leads',
              'computed': f'{list_leads(made)} absent, computed from the other limb leads'}
     return [Fault(name, leads, len(leads), 0, words[name])
@@ -203,7 +240,8 @@ def _missing(m):
 
 # %% ../nbs/23_quality.ipynb #4800942d
 def _noisy(m):
-    return _per_lead(m, 'noise', _noise(m.spectrum), '{leads} noisy: {value:.2f} mV above 40 Hz')
+    noise = _noise(m.spectrum, QUALITY_LIMITS['noise'])
+    return _per_lead(m, 'noise', noise, '{leads} noisy: {value:.2f} mV above 40 Hz')
 
 def _baseline(m):
     return _per_lead(m, 'baseline', m.spectrum.rms(1e-9, .5), '{leads} with a wandering baseline of {value:.1f} mV')
@@ -235,8 +273,8 @@ def _correlation(a, b):
 def _reversal(m):
     left = next((k for k in (11, 10) if m.there[k]), None)
     if left is None or not m.there[:2].all(): return []
-    x, _ = m.spectrum.band(1, 30)
-    seen_by = {lead: _correlation(row, x[left]) for lead, row in zip(LEADS, limb_leads(x[0], x[1]))}
+    (first, second, v), _ = m.spectrum.band(1, 30, [0, 1, left])
+    seen_by = {lead: _correlation(row, v) for lead, row in zip(LEADS, limb_leads(first, second))}
     for name, lead, words in (('arms', 'aVL', 'left and right arm'), ('arm and leg', 'aVF', 'right arm and left leg')):
         value = seen_by[lead]-seen_by['aVR']
         if value < QUALITY_LIMITS[name]:

@@ -11,6 +11,7 @@ __all__ = ['READERS', 'SAMPLE', 'resample', 'read_record', 'write_record']
 from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 import re, shutil, struct, tempfile
@@ -24,11 +25,18 @@ from .formats import ENDINGS, Told, find_format, read_format
 from .headers import MILLIVOLTS, check_signal, parse_age, parse_sex, read_header, refuse_pointer, signal_files
 
 # %% ../nbs/10_records.ipynb #3dd26be1
+@lru_cache(1024) # the same in all recordings of a data set
+def _scaling(baseline, gain):
+    "Columns of what is subtracted (None for nothing) and by what is multiplied."
+    zero, scale = (np.array(v, np.float32)[:, None] for v in (baseline, [1/g for g in gain]))
+    return zero if any(baseline) else None, scale
+
 def _to_millivolts(rows, signals):
     "(signals, n) float32 mV of int16 numbers, a row per signal."
-    baseline, scale = (np.array(v, np.float32)[:, None] for v in zip(*((s.baseline, 1/s.gain) for s in signals)))
-    out = np.multiply(rows-baseline if baseline.any() else rows, scale, dtype=np.float32)
-    for i in np.flatnonzero(rows.min(axis=1) == -32768): out[i, rows[i] == -32768] = np.nan
+    zero, scale = _scaling(tuple([s.baseline for s in signals]), tuple([s.gain for s in signals]))
+    out = np.multiply(rows if zero is None else rows-zero, scale, dtype=np.float32)
+    if rows.min() > -32768: return out
+    out[rows == -32768] = np.nan
     return out
 
 def _check_sums(header, name, rows, signals):
@@ -39,13 +47,21 @@ def _check_sums(header, name, rows, signals):
         raise RecordError(header.path, f'signal and header do not belong together (the checksum of {name} differs): '
                           'copy both again')
 
+# %% ../nbs/10_records.ipynb #45a4db1d
+def _numbers(path, offset, *shape):
+    "int16 numbers of a file that is known to hold them."
+    numbers = np.empty(shape, '<i2')
+    with open(path, 'rb', buffering=0) as f:
+        f.seek(offset)
+        if f.readinto(numbers) < numbers.nbytes: raise RecordError(path, 'is cut off: copy it again')
+    return numbers
+
 def _decode_int16(header, n):
     "(12, n) float32 mV of a header whose signals are all in format 16; of two equal leads the first one counts."
     leads, parts = [], []
     for name, members in signal_files(header).items():
         signals = [header.signals[i] for i in members]
-        numbers = np.fromfile(header.path.parent/name, '<i2', n*len(members), offset=signals[0].offset)
-        rows = np.ascontiguousarray(numbers.reshape(n, len(members)).T)
+        rows = np.ascontiguousarray(_numbers(header.path.parent/name, signals[0].offset, n, len(members)).T)
         _check_sums(header, name, rows, signals)
         leads += [s.lead for s in signals]
         parts.append(_to_millivolts(rows, signals))
@@ -85,13 +101,16 @@ def _decode_wfdb(header):
     return out
 
 # %% ../nbs/10_records.ipynb #70192261
+@lru_cache(1024) # the same in many recordings of a data set
+def _labels_of(dx): return label_rules().decode(dx)
+
 def _read_wfdb(path):
     "The record of a .hea file; leads that the file lacks are NaN."
     header = read_header(path)
     n = check_signal(header)
     fast = header.signals and all(s.format == '16' and s.plain for s in header.signals)
     signal = _decode_int16(header, n) if fast else _decode_wfdb(header)
-    labels, unknown = label_rules().decode(header.dx)
+    labels, unknown = _labels_of(header.dx)
     about = header.age, header.sex, header.patient
     return Record(signal, header.fs, header.path.stem, labels, *about, unknown, header.path)
 
@@ -101,7 +120,7 @@ def _first_or_none(values):
     values = np.ravel(values)
     return values[0] if len(values) else None
 
-def _numbers(values):
+def _real_numbers(values):
     "A MATLAB array of real numbers; raises ValueError for anything else."
     if values.dtype.kind in 'iuf': return values
     raise ValueError(f'it holds {values.dtype}, no numbers')
@@ -111,12 +130,12 @@ def _read_cpsc(path, variables):
     ecg = variables['ECG'][0, 0]
     age, sex = _first_or_none(ecg['age']), _first_or_none(ecg['sex'])
     sex = '' if sex is None else parse_sex(str(sex))
-    return Record(_numbers(ecg['data']), 500, path.stem, age=parse_age(age), sex=sex, unknown=CLASSES, path=path)
+    return Record(_real_numbers(ecg['data']), 500, path.stem, age=parse_age(age), sex=sex, unknown=CLASSES, path=path)
 
 def _read_feats(path, variables):
     "A signal and, perhaps, its rate."
     fs = float(np.ravel(variables.get('curr_sample_rate', 400))[0])
-    return Record(_numbers(variables['feats']), fs, path.stem, unknown=CLASSES, path=path)
+    return Record(_real_numbers(variables['feats']), fs, path.stem, unknown=CLASSES, path=path)
 
 _MAT_READERS = {'ECG': _read_cpsc, 'feats': _read_feats} # variable in the file -> reader(path, variables)
 
@@ -154,6 +173,9 @@ def _bridge(row):
     return np.interp(where, where[held], row[held]) if held.any() else np.zeros_like(row)
 
 # %% ../nbs/10_records.ipynb #ed3cc29d
+@lru_cache(64)
+def _ratio(fs, to): return Fraction(to/fs).limit_denominator(1000)
+
 def resample(
     x:np.ndarray, # (…, n), NaN where there is no sample
     fs:float, # sampling rate of x, Hz
@@ -161,7 +183,7 @@ def resample(
 )->np.ndarray: # (…, ceil(n*to/fs)) of x's type, NaN where the nearest sample of x is NaN
     "A signal at another sampling rate, by polyphase filtering; gaps stay gaps."
     if fs == to: return x
-    ratio = Fraction(to/fs).limit_denominator(1000)
+    ratio = _ratio(fs, to)
     gaps = np.isnan(x)
     whole = np.apply_along_axis(_bridge, -1, x).astype(x.dtype) if gaps.any() else x
     y = polyphase(whole.reshape(-1, x.shape[-1]), ratio.numerator, ratio.denominator)
@@ -250,20 +272,18 @@ def _check(record, missing):
         names = ', '.join(record.missing)
         raise RecordError(record.path, f"has no sample in {names}: give all twelve leads, or read with missing='nan'")
     held = record.signal[~np.isnan(record.signal).all(axis=1)]
-    _refuse_flat(record, np.nanmin(held, axis=1), np.nanmax(held, axis=1))
-
-def _refuse_flat(record, lowest, highest):
-    if (lowest != highest).any(): return
+    if (np.nanmin(held, axis=1) != np.nanmax(held, axis=1)).any(): return
     raise RecordError(record.path, 'is flat in every lead, there is no heartbeat in it: leave it out')
+
+def _is_whole(signal):
+    "Whether every sample is there, and the first hundred of a lead are not all the same: so it mostly is."
+    return np.isfinite(np.vdot(signal, signal)) and (signal[:, :100] != signal[:, :1]).any()
 
 def _checked(record, missing):
     "The record with gaps for infinite samples and the limb leads that can be computed; what no model can use is refused."
     if not record.n: raise RecordError(record.path, 'holds no sample: copy it again')
     check_rate(record.path, record.fs)
-    lowest, highest = record.signal.min(axis=1), record.signal.max(axis=1)
-    if np.isfinite(lowest).all() and np.isfinite(highest).all(): # every sample is there
-        _refuse_flat(record, lowest, highest)
-        return record
+    if _is_whole(record.signal): return record
     infinite = np.isinf(record.signal)
     if infinite.any(): record = replace(record, signal=np.where(infinite, np.nan, record.signal))
     record = _with_limb_leads(record)

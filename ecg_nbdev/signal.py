@@ -17,7 +17,7 @@ from .records import _bridge, resample
 def _across_gaps(x, function):
     "Apply `function` to signals whose gaps are bridged by straight lines; what was NaN is NaN again after it."
     gaps = np.isnan(x)
-    if not gaps.any(): return function(x).astype(np.float32)
+    if not gaps.any(): return function(x).astype(np.float32, copy=False)
     bridged = np.stack([_bridge(row) for row in x])
     return np.where(gaps, np.nan, function(bridged)).astype(np.float32)
 

@@ -499,20 +499,17 @@ def page_facts(predictor):
     from ecg_nbdev.export import page_facts as facts
     return {'made_from': made_from(), **facts(predictor)}
 
-def write_page_model():
-    "Export the shipped model for the page, where another one was exported before."
+def write_page_facts():
     from ecg_nbdev.bundle import load_pretrained
-    from ecg_nbdev.export import export_onnx
-    facts, predictor = TRY/'model.json', load_pretrained()
-    before = json.loads(facts.read_text(encoding='utf-8')) if facts.exists() else {}
-    if before.get('made_from') != made_from() or not (TRY/'model.onnx').exists(): export_onnx(predictor, TRY/'model.onnx')
-    facts.write_text(json.dumps(page_facts(predictor), indent=1, ensure_ascii=False)+'\n', encoding='utf-8')
+    facts = json.dumps(page_facts(load_pretrained(light=True)), indent=1, ensure_ascii=False)
+    (TRY/'model.json').write_text(facts+'\n', encoding='utf-8')
 
 def try_page(out):
     "The page, its model and its sample in a folder of the site."
     shutil.rmtree(out/'try', ignore_errors=True)
     shutil.copytree(TRY, out/'try')
     shutil.copytree(SAMPLES, out/'try/samples')
+    shutil.copy(SHIPPED/'model.onnx', out/'try')
 
 
 # ---- reports to look at
@@ -532,7 +529,7 @@ def sample_reports(out):
 # ---- is docs/ what the notebooks give?
 
 def inputs():
-    page = [p for folder in (TRY, SAMPLES) for p in sorted(folder.rglob('*')) if p.is_file()]
+    page = [p for folder in (TRY, SAMPLES) for p in sorted(folder.rglob('*')) if p.is_file()]+[SHIPPED/'model.onnx']
     files = [*sources(NBS), *sources(ROOT/'site'), *page]
     return {str(p.relative_to(ROOT)): digest(p) for p in files} | {tool: version(tool) for tool in TOOLS}
 
@@ -559,7 +556,7 @@ def check():
 
 def build():
     "Build docs/ and README.md."
-    write_page_model()
+    write_page_facts()
     found, before = pages(), inputs()
     stage(found)
     out, warnings = render()
@@ -583,7 +580,7 @@ def main():
     parser.add_argument('--try', action='store_true', dest='only_try', help='write docs/try/ alone')
     os.chdir(ROOT)
     args = parser.parse_args()
-    if args.only_try: return write_page_model() or try_page(DOCS)
+    if args.only_try: return write_page_facts() or try_page(DOCS)
     if not args.check: return build()
     stale = check()
     if stale: sys.exit('\n'.join([*stale, 'run `make docs`']))

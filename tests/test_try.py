@@ -27,7 +27,7 @@ def test_the_page_has_the_shipped_model():
 
 def test_the_site_has_the_same_page():
     there = {p.relative_to(PAGE): p for p in PAGE.rglob('*') if p.is_file()}
-    there |= {Path('samples')/p.name: p for p in SAMPLES.iterdir()}
+    there |= {Path('samples')/p.name: p for p in SAMPLES.iterdir()} | {Path('model.onnx'): PAGE.parent/'pretrained/model.onnx'}
     copies = {p.relative_to(ROOT/'docs/try') for p in (ROOT/'docs/try').rglob('*') if p.is_file()}
     assert copies == there.keys(), 'run `python site/build.py --try`'
     assert [str(name) for name, p in there.items() if (ROOT/'docs/try'/name).read_bytes() != p.read_bytes()] == []

@@ -95,10 +95,10 @@ export class Model {
 }
 
 // What the thresholds make of probabilities: classes that reach them, and the one nearest to its own.
-export function decide(prob, values, {classes, thresholds: {most, normal_alone: alone}}) {
+export function decide(prob, values, {classes, thresholds: {most, alone}}) {
   const margin = prob.map((p, k) => logOdds(p) - logOdds(values[k])), best = margin.indexOf(Math.max(...margin));
-  const normal = alone ? classes.indexOf('Normal') : -1;
-  const ruledOut = (k) => normal >= 0 && (k === normal) !== (best === normal);
+  const isAlone = (k) => alone.includes(classes[k]);
+  const ruledOut = (k) => (isAlone(best) ? k !== best : isAlone(k));
   const order = classes.map((_, k) => k).filter((k) => !ruledOut(k)).sort((a, b) => margin[b] - margin[a]);
   return {labels: order.slice(0, most).filter((k) => margin[k] >= 0), nearest: best};
 }
