@@ -55,7 +55,7 @@ def read_noted(
     told:dict, # rate, unit, leads of tables that do not say them
 )->tuple: # the `Record`, and notes in words
     "A recording, and in words what its reader had to assume."
-    if is_store(path.parent): return stored_record(path), ''
+    if is_store(Path(path).parent): return stored_record(path), ''
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter('always')
         record = read_record(path, missing='nan', **told)

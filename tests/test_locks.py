@@ -32,6 +32,7 @@ from pathlib import Path
 import numpy as np
 from ecg_nbdev.all import *
 from ecg_nbdev.learner import loader_predictions
+from ecg_nbdev.store import join_stores
 from ecg_nbdev.thresholds import check_unseen
 
 root, folder, out = map(Path, sys.argv[1:])
