@@ -41,11 +41,12 @@ def read_labels(path):
 
 def read_model(path):
     from ecg_nbdev.bundle import load_bundle
-    return load_bundle(path.parent).classes
+    from ecg_nbdev.sim.synth import cohort_record
+    return load_bundle(path.parent).predict(cohort_record(0, 0)).labels.tolist()
 
 def read_onnx(path):
     from ecg_nbdev.export import load_onnx
-    return load_onnx(path).classes
+    return load_onnx(path).outputs([np.random.default_rng(0).normal(0, .3, (12, 1000)).astype(np.float32)]).shape
 
 def read_store(path):
     from ecg_nbdev.store import Store

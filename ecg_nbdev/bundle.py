@@ -392,7 +392,6 @@ def save_bundle(
 def _check_marks(config):
     "Refuse a model that names recordings in another way than this version: it could not know them again."
     seen, chosen_on = config['about'].get('seen', {}), (config['thresholds'] or {}).get('chosen_on', ())
-    if not isinstance(seen, dict): raise BundleError('its `seen` holds no fingerprints: train the model again')
     try: mark_kinds([*seen, *chosen_on])
     except CohortError as e: raise BundleError(str(e)) from None
 

@@ -14,6 +14,7 @@ import json
 import numpy as np
 from .core import LEADS, BundleError, ECGError, printable
 from .engines import bytes_digest
+from .fingerprint import RATE, SECONDS
 from .windows import STITCH
 
 # %% ../nbs/79a_bundle_checks.ipynb #f090d4fd
@@ -75,6 +76,19 @@ def _check_numbers(c):
         _refuse(f'its windows are stitched by {how}')
 
 # %% ../nbs/79a_bundle_checks.ipynb #25deb278
+def _is_print(text):
+    "Whether a text is a fingerprint, or none."
+    return isinstance(text, str) and text.isascii() and len(text) % 2 == 0 and len(text) <= 2*SECONDS*RATE
+
+def _check_about(about):
+    "What the model remembers of its training is such as training writes."
+    seen = about.get('seen', {})
+    if not isinstance(seen, dict) or not all(map(_is_print, seen.values())):
+        _refuse('its `seen` holds no fingerprints: train the model again')
+    if not isinstance(about.get('name', ''), str) or about.get('name', '') != printable(about.get('name', '')):
+        _refuse('its name is none that can be printed')
+
+# %% ../nbs/79a_bundle_checks.ipynb #d3be81ac
 def check_config(
     c:dict, # of `to_config`
 )->None:
@@ -82,6 +96,7 @@ def check_config(
     if c['leads'] != list(LEADS): _refuse(f'it lists other leads than {", ".join(LEADS)}')
     _check_classes(c)
     _check_numbers(c)
+    _check_about(c['about'])
 
 # %% ../nbs/79a_bundle_checks.ipynb #ea366361
 def _parts(config):

@@ -49,6 +49,8 @@ class SetDecoder:
         for name in ('classes', 'chosen_on'): object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.utility not in UTILITIES:
             raise ECGError(f"no utility '{self.utility}': write one of {', '.join(UTILITIES)}")
+        if not isinstance(self.least, int) or not isinstance(self.about, dict):
+            raise ECGError(f"an answer can't have {self.least} labels at least: give a whole number")
         shares = np.concatenate([self.frequency, self.prevalence, [self.trust]])
         if self.sets.shape != (len(self.frequency), len(self.classes)) or len(self.prevalence) != len(self.classes):
             raise ECGError(f'{self.sets.shape} label sets do not fit {len(self.classes)} classes: fit the decoder again')

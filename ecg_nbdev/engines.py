@@ -48,7 +48,11 @@ class OnnxNetwork:
     def __call__(self,
         windows:np.ndarray, # (B, 12, n) float32 mV, NaN where there is no sample
     )->np.ndarray: # (B, outputs) float32 logits
-        return self.session.run(['logits'], {'windows': windows})[0]
+        try: logits = self.session.run(['logits'], {'windows': windows})[0]
+        except Exception as e: # onnxruntime has an error of its own for each kind of damage
+            raise BundleError(f"the network can't be run ({str(e)[:200]}): export it anew with ecg-export") from e
+        if logits.shape == (len(windows), self.config['n_classes']): return logits
+        raise BundleError(f'the network gives {logits.shape} numbers for {len(windows)} windows: export it anew')
 
 # %% ../nbs/79_engines.ipynb #d4af7f69
 def onnx_session(

@@ -221,6 +221,8 @@ class Thresholds:
             raise ECGError(f'{len(values)} thresholds for {len(classes)} classes: give one per class')
         if not ((values >= 0) & (values <= 1.001)).all(): # 1.001 is above any probability
             raise ECGError(f'a threshold is {values[~((values >= 0) & (values <= 1.001))][0]}: give 0 to 1')
+        if not all(isinstance(n, int) and 0 <= n for n in (self.least, self.most)) or not isinstance(self.about, dict):
+            raise ECGError(f'an answer can\'t have {self.least} to {self.most} labels: give whole numbers')
         object.__setattr__(self, 'values', values)
         for name in ('classes', 'alone', 'chosen_on'): object.__setattr__(self, name, tuple(getattr(self, name)))
 

@@ -194,6 +194,9 @@ TAMPERED = { # what is changed in the configuration → what the line says
     'no stitching': (lambda c: c['window'].update(stitch='best'), 'stitched by best'),
     'no window': (lambda c: c.pop('window'), 'is damaged'),
     'a list': (lambda c: c.update(thresholds=[1]), 'is damaged'),
+    'labels without number': (lambda c: c['thresholds'].update(least=None), 'whole numbers'),
+    'no fingerprint': (lambda c: c['about'].update(seen={'blake2b:'+32*'0': 7}), 'no fingerprints'),
+    'another use': (lambda c: c.update(about=[]), 'is damaged'),
     'another digest': (lambda c: c.update(weights='0'*32), 'not those'),
     'no digest': (lambda c: c.pop('weights'), 'not those')}
 
