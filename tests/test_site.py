@@ -164,8 +164,24 @@ def test_stylesheets_load_nothing_from_elsewhere_and_nothing_missing():
             here = urlsplit(url).scheme == '' and (css.parent/urlsplit(url).path).is_file()
             assert here, f'{css.relative_to(DOCS)}: {url}'
 
+def state_of(notebook):
+    "A digest of the words of a notebook."
+    cells = json.loads(notebook.read_text(encoding='utf-8'))['cells']
+    words = '\n'.join(''.join(c['source']) for c in cells if c['cell_type'] == 'markdown')
+    return hashlib.sha256(words.encode()).hexdigest()[:12]
+
+@pytest.mark.parametrize('translation, source', [
+    ('README.vi.md', 'nbs/index.ipynb'), ('nbs/tutorials/quickstart_vi.ipynb', 'nbs/tutorials/quickstart.ipynb')])
+def test_a_translation_is_of_what_stands_there_now(translation, source):
+    said = re.search(r'<!-- translation of \S+, state (\w+)', (ROOT/translation).read_text(encoding='utf-8'))[1]
+    assert said == state_of(ROOT/source), f'{source} has changed: bring {translation} in step and write the state'
+    if translation.endswith('.ipynb'):
+        ours, theirs = ([''.join(c['source']) for c in json.loads((ROOT/p).read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'code']
+                        for p in (translation, source))
+        assert ours == theirs
+
 def test_readme_links_exist():
-    text = (ROOT/'README.md').read_text(encoding='utf-8')
+    text = ''.join((ROOT/name).read_text(encoding='utf-8') for name in ('README.md', 'README.vi.md'))
     links = re.findall(r'\]\(([^)\s#]+)', text) + re.findall(r'(?:src|href)="([^"#]+)', text)
     assert links and [l for l in links if not urlsplit(l).scheme and not (ROOT/unquote(l)).exists()] == []
 
