@@ -4,7 +4,7 @@ BIN := .venv/bin
 DEMO := runs/demo
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup demo test sync notebooks pytest house lab docs pretrained cpsc2018 cpsc2018-grid baselines study release clean
+.PHONY: setup demo test sync types notebooks pytest house lab docs pretrained cpsc2018 cpsc2018-grid baselines study release clean
 
 setup: .venv/ready
 
@@ -23,7 +23,7 @@ demo: setup
 	@echo; echo "model:   $(DEMO)/model"; echo "figures: $(DEMO)/evaluation/report.html"
 
 # All that CI runs; notebooks and pytest side by side.
-test: setup sync
+test: setup sync types
 	$(MAKE) -j2 --output-sync=target notebooks pytest
 
 # The exported modules and the cleaned notebooks are what the notebooks say.
@@ -32,6 +32,10 @@ sync: setup
 	  && diff -rq -x __pycache__ -x .ipynb_checkpoints $$before/nbs nbs && diff -rq -x __pycache__ $$before/ecg_nbdev ecg_nbdev \
 	  && rm -r $$before && echo "notebooks and modules are in sync" \
 	  || { echo "notebooks and modules differ: they are exported and cleaned now, look at 'git diff' and commit"; exit 1; }
+
+# Calls fit the annotations of the package's functions.
+types: setup
+	mypy
 
 notebooks: setup
 	OMP_NUM_THREADS=1 nbdev-test --n-workers 2

@@ -20,7 +20,7 @@ from fastcore.basics import patch
 from .calibration import Calibration
 from .cohort import Cohort, find_records
 from .core import CLASSES, CLASS_TITLES, LEADS, BundleError, CohortError, Record, RecordError, whole_file
-from .decoding import operating_point
+from .decoding import SetDecoder, operating_point
 from .engines import OnnxNetwork, bytes_digest, onnx_session, weights_of, window_logits
 from .fingerprint import Seen
 from .labels import LabelSets, first_labels, label_states
@@ -55,7 +55,7 @@ class Predictor:
     stride:float|None=None # seconds between neighbouring windows, at most
     how:str|tuple='mean' # how windows are stitched
     classes:tuple=CLASSES # what the probabilities stand for
-    thresholds:Thresholds|None=None # operating point, fitted on validation recordings
+    thresholds:Thresholds|SetDecoder|None=None # operating point, fitted on validation recordings
     label_sets:LabelSets|None=None # of a powerset model
     calibration:Calibration|None=None # fitted on validation recordings; thresholds are chosen behind it
     about:dict=field(default_factory=dict) # what it was trained on (`seen`: mark → fingerprint), how it scored

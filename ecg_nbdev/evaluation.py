@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 from .core import ECGError
+from .decoding import SetDecoder
 from .metrics import (auprc, auroc, brier, calibration_error, calibration_floor, class_mean, class_table, exact_match, f_score,
     hamming_loss, label_ranking, sensitivity_at, with_averages)
 from .official import challenge_score, cpsc2018_f1, cpsc2018_matrix, cpsc2018_score, first_phase_scores
@@ -52,7 +53,7 @@ def none_part(
 # %% ../nbs/61_evaluation.ipynb #72f7d94d
 def single_answer(
     preds:Predictions, # answered
-    thresholds:Thresholds|None=None, # margins decide with them, probabilities without
+    thresholds:Thresholds|SetDecoder|None=None, # margins decide with them, probabilities without
 )->np.ndarray: # (n,) number of a class
     "One class per recording: of those answered, the one farthest beyond its threshold; the nearest where none is."
     sure = thresholds.margin(preds.prob) if thresholds else preds.prob
@@ -118,7 +119,7 @@ def bootstrap(
     n_boot:int=500, # draws
     level:float=.95, # of the interval
     seed:int=0,
-    thresholds:Thresholds|None=None, # the operating point behind the answers
+    thresholds:Thresholds|SetDecoder|None=None, # the operating point behind the answers
 )->pd.DataFrame: # per score: value, low, high
     """Scores with percentile bootstrap intervals over recordings.
 
@@ -219,7 +220,7 @@ def _jsonable(x):
 class Evaluation:
     "What one part of the predictions scores; made by `evaluate` and only read afterwards."
     part:Predictions # the recordings that are scored, answered
-    thresholds:Thresholds|None # the operating point behind the answers
+    thresholds:Thresholds|SetDecoder|None # the operating point behind the answers
     single:np.ndarray # (n,) number of the one class that CPSC2018's score takes
     scores:dict # name → number, NaN where undefined
     per_class:pd.DataFrame # a row per class: precision, recall, F1, support, areas, Brier score, threshold …
@@ -295,7 +296,7 @@ def _sources_of(ids, sources):
 # %% ../nbs/61_evaluation.ipynb #8658f150
 def evaluate(
     preds:Predictions, # the recordings of `role` are scored
-    thresholds:Thresholds|None=None, # the operating point; None where the predictions are answered in another way
+    thresholds:Thresholds|SetDecoder|None=None, # the operating point; None where the predictions are answered in another way
     role:str='test', # which part is scored
     n_skipped:int=0, # recordings that could not be read, for the record
     weights:np.ndarray|None=None, # (K, K) of `challenge_weights`, for the Challenge score

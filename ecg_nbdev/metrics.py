@@ -115,7 +115,7 @@ class UndefinedScore(UserWarning):
 
 # %% ../nbs/50_metrics.ipynb #f5931c8c
 def class_mean(
-    values:np.ndarray, # (K,) or (draws, K) one number per class, NaN where undefined
+    values:np.ndarray|float, # (K,) or (draws, K) one number per class, NaN where undefined
     what:str='score', # for the warning
     classes=None, # names of the K classes, for the warning
 )->float|np.ndarray: # one number, or one per draw; NaN where no class has one
@@ -138,7 +138,7 @@ def macro_auroc(
     known:np.ndarray|None=None, # (n, K) bool, where the truth is known; everywhere where not given
 )->float:
     "Mean AUROC of the classes that have positives and negatives; warns about the others."
-    return class_mean(auroc(truth, prob, known=known), 'AUROC')
+    return float(class_mean(auroc(truth, prob, known=known), 'AUROC'))
 
 # %% ../nbs/50_metrics.ipynb #24c21f67
 def macro_auprc(
@@ -147,7 +147,7 @@ def macro_auprc(
     known:np.ndarray|None=None, # (n, K) bool, where the truth is known; everywhere where not given
 )->float:
     "Mean average precision of the classes that have positives; warns about the others."
-    return class_mean(auprc(truth, prob, known=known), 'AUPRC')
+    return float(class_mean(auprc(truth, prob, known=known), 'AUPRC'))
 
 # %% ../nbs/50_metrics.ipynb #77983402
 def label_ranking(
@@ -196,7 +196,7 @@ def f_score(
     "F-beta; NaN for a class without positives, which is left out of the macro mean with a warning."
     if average == 'samples':
         truth, answer, _ = fully_known(known, truth, answer)
-        each = _f_beta(*counts(truth.T, answer.T)[:3], beta)
+        each = _f_beta(*counts(truth.T, answer.T)[:3], beta=beta)
         return float(each.mean()) if len(each) else float('nan')
     tp, fp, fn, _ = counts(truth, answer, weight, known)
     if average == 'micro': return _f_beta(tp.sum(-1), fp.sum(-1), fn.sum(-1), beta)[()]

@@ -266,7 +266,7 @@ class CRNN(ECGNet):
         return (logits, by_lead) if self.training and self.supervise else logits
 
 # %% ../nbs/40_models.ipynb #470c9417
-MODELS = {
+MODELS:dict = {
     'lead': LeadLSTM, 'multilead': MultiLeadLSTM, 'multilead_shared': partial(MultiLeadLSTM, shared=True, hidden=64),
     'joint': JointLSTM, 'crnn': CRNN}
 

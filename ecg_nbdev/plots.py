@@ -171,8 +171,8 @@ def _draw_spans(ax, pieces, spans, mm_s, size):
         for p in pieces:
             left, right = (np.clip(p.x+(s-p.start)*mm_s, p.x, p.x+p.width) for s in (start, stop))
             if right <= left: continue
-            corner, band = (left, p.base-p.low), dict(color=COLORS['sky'], alpha=.28, lw=0, zorder=1)
-            ax.add_patch(Rectangle(corner, right-left, p.low+p.high, **band))
+            corner, width = (left, p.base-p.low), right-left
+            ax.add_patch(Rectangle(corner, width, p.low+p.high, color=COLORS['sky'], alpha=.28, lw=0, zorder=1))
             if text: ax.text((left+right)/2, p.base+p.high, text.pop(), ha='center', va='bottom', size=size, zorder=4)
 
 # %% ../nbs/02_plots.ipynb #94309c37

@@ -56,13 +56,13 @@ class Predictions:
     ids:np.ndarray # (n,) names of the recordings
     prob:np.ndarray # (n, K) probability of each class
     truth:np.ndarray # (n, K) bool, what the recordings are labelled with
-    role:np.ndarray # (n,) 'train', 'valid' or 'test'; or one of them for all
+    role:np.ndarray|str # (n,) 'train', 'valid' or 'test'; or one of them for all
     classes:tuple=CLASSES # the K classes
     first:np.ndarray|None=None # (n,) number of the class listed first, −1 for none; the lowest where not given
     answer:np.ndarray|None=None # (n, K) bool, the labels the model gives, once they have been decoded
     fold:np.ndarray|None=None # (n,) number of the fold whose model said this
     provenance:dict=field(default_factory=dict) # data, model, seed: what a reader needs to repeat it
-    key:np.ndarray|None=None # (n,) marks that tell recordings apart; of data set and id where not given
+    key:np.ndarray|list|None=None # (n,) marks that tell recordings apart; of data set and id where not given
     known:np.ndarray|None=None # (n, K) bool, where the truth is known; everywhere where not given
 
     def __post_init__(self):

@@ -160,7 +160,8 @@ def report_record(
     if answer.seen: notes = '; '.join(filter(None, (notes, _SEEN_BEFORE)))
     if answer.refused:
         why = dict.fromkeys(('rate', 'pr', 'qrs', 'qt', 'qt_bazett', 'qt_fridericia', 'axis'), _NOT_MEASURED)
-        return RecordReport(record, *_shown_part(record, 0.), Measurements(why=why), [], False, notes=notes, **said)
+        start, stop = _shown_part(record, 0.)
+        return RecordReport(record, start, stop, Measurements(why=why), [], False, notes=notes, **said)
     names = answer.labels.split(';') if answer.labels else [answer.nearest]
     names.sort(key=lambda name: -answer[name])
     looked = {name: _deciding(predictor, record, predictor.classes.index(name)) for name in names}

@@ -47,7 +47,7 @@ def join(
     before, after = _keep(first, lambda t: t < at), _keep(second, lambda t: t >= at)
     spans = [(a, min(b, at), what) for a, b, what in first.waves if a < at]
     spans += [(max(a, at), b, what) for a, b, what in second.waves if b > at]
-    return Beats(*(np.concatenate(pair) for pair in zip(before, after)), spans)
+    return Beats(*(np.concatenate(pair) for pair in zip(before, after)), waves=spans)
 
 # %% ../../nbs/00a_rhythm.ipynb #f90f121c
 def _sway(rng, t, share):

@@ -262,7 +262,7 @@ class SimulatedRecord(Record):
     findings:tuple = () # keys of `FINDINGS`
 
 # %% ../../nbs/01_synth.ipynb #871e3a01
-def _chosen_labels(rng, labels, findings):
+def _chosen_labels(rng, labels, findings)->tuple:
     "The labels as a tuple, drawn where neither they nor findings are given; raises ValueError for what can't be."
     labels = (labels,) if isinstance(labels, str) else tuple(labels)
     for name in labels:
@@ -295,7 +295,8 @@ def simulate(
     Raises ValueError for a label that is not one of `CLASSES`, and for a finding that is not one of `FINDINGS` or that
     can't stand beside a label."""
     rng = np.random.default_rng(rng)
-    findings = (findings,) if isinstance(findings, str) else tuple(findings)
+    if isinstance(findings, str): findings = findings,
+    findings = tuple(findings)
     labels = _chosen_labels(rng, labels, findings)
     if seconds is None: seconds = _draw_length(rng)
     drawn = _draw_age(rng, labels), _draw_sex(rng, labels)
