@@ -94,7 +94,10 @@ def _say(evaluation, out):
              'exact match': 'exact_match'}
     if evaluation.part.classes == CLASSES: named['CPSC2018 F1'] = 'cpsc2018_f1'
     if 'challenge' in evaluation.scores: named['Challenge score'] = 'challenge'
-    print(f'\n{len(evaluation)} test recordings: '+', '.join(f'{t} {_number(evaluation[n])}' for t, n in named.items()))
+    said = {t: _number(evaluation[n]) for t, n in named.items()}
+    low, high = evaluation.intervals.loc['macro_auroc', ['low', 'high']]
+    if evaluation.n_boot and not np.isnan(low): said['macro AUROC'] += f' ({low:.3f} to {high:.3f})'
+    print(f'\n{len(evaluation)} test recordings: '+', '.join(f'{t} {x}' for t, x in said.items()))
     forced = 'each has a label: where none reached its threshold, the nearest' if evaluation.least else (
         f'{evaluation.unanswered} of them without an answer: nothing reached its threshold')
     print(forced)
@@ -133,8 +136,7 @@ def _check_names(arch, loss, approach, rule, calibrate, decode):
 def _fit_point(preds, rules, rule, decode):
     "An operating point; up to three labels are answered of the nine, any number of other classes."
     if decode == 'sets': return fit_decoder(preds)
-    most = 3 if preds.classes == CLASSES else len(preds.classes)
-    return fit_thresholds(preds, rule, alone=rules.alone, most=most)
+    return fit_thresholds(preds, rule, alone=rules.alone, most=3 if preds.classes == CLASSES else len(preds.classes))
 
 def _choose_point(predictor, preds, rule, calibrate, decode):
     """Give the predictor the calibration and the operating point that its validation recordings choose.

@@ -116,7 +116,8 @@ def data(tmp_path_factory):
     return root
 
 def run(command, *args):
-    done = subprocess.run([BIN/command, *map(str, args)], capture_output=True, text=True, env={**os.environ, 'OMP_NUM_THREADS': '2'})
+    done = subprocess.run([BIN/command, *map(str, args)], capture_output=True, text=True,
+                          env={**os.environ, 'OMP_NUM_THREADS': '1'})
     assert done.returncode == 0, f'{command} {args}\n{done.stdout}\n{done.stderr}'
     return done.stdout
 
