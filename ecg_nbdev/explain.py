@@ -215,8 +215,8 @@ def _draw_leads(ax, at, drop):
     ax.set_xlim(*_bar_scale(drop))
     ax.axvline(0, color=COLORS['grey'], lw=.8)
     ax.grid(axis='y', visible=False)
-    ax.set_yticks(at, ['']*len(at))
-    ax.set_title('drop without the lead', size=7)
+    ax.set_yticks(at, LEADS, size=8)
+    ax.set_title('drop in probability\nwithout the lead', size=8)
 
 # %% ../nbs/72_explain.ipynb #5163d434
 def _draw_stretches(ax, at, width, drop):
@@ -231,32 +231,42 @@ def _draw_stretches(ax, at, width, drop):
     ax.yaxis.set_label_position('right')
 
 # %% ../nbs/72_explain.ipynb #65a4ca27
-def _make_room(ax, head, right=1.6, low=1.4):
+def _make_room(ax, head, right=2., low=1.4):
     "Axes beside the paper and below it, all in inches; `head` is the height of the paper's title."
     fig, (w, h) = ax.figure, ax.figure.get_size_inches()
     wide, tall = w+right, h+low
     fig.set_size_inches(wide, tall)
     ax.set_position((0, low/tall, w/wide, h/tall))
     rows = 0, ax.get_ylim()[1]*(1-head/h) # the paper's own, without its title
-    beside = fig.add_axes(((w+.1)/wide, low/tall, (right-.3)/wide, (h-head)/tall), ylim=rows)
+    beside = fig.add_axes(((w+.45)/wide, low/tall, (right-.65)/wide, (h-head)/tall), ylim=rows)
     below = fig.add_axes((0, .45/tall, w/wide, (low-.75)/tall))
     return beside, below
+
+# %% ../nbs/72_explain.ipynb #502a75d7
+def _deciding_start(e, seconds, shown=10):
+    "The first second of the ten around the moment that decided, a whole one."
+    if e.time.max() >= .05: moment = (e.time.argmax()+.5)*e.seconds
+    else: moment = np.convolve(e.sample.sum(0), np.ones(max(1, round(.5*e.fs))), 'same').argmax()/e.fs
+    return float(np.clip(np.floor(moment-shown/2), 0, max(0, np.ceil(seconds-shown))))
 
 # %% ../nbs/72_explain.ipynb #4c01cd1b
 @styled
 def plot_explanation(
     record:Record, # the recording
     explanation:Explanation, # of `explain_record`
-    start:float=0., # first second shown, s; ten seconds at most are
+    start:float|None=None, # first second shown, s; ten seconds at most are: those around the moment that decided
     mm_mV:float=5., # gain, mm/mV; half the usual one keeps twelve rows on a page
-    scale:float=.7, # mm on the page per mm of the ECG paper
+    scale:float=.85, # mm on the page per mm of the ECG paper
     paper:str='grey', # 'pink', 'grey', 'dark' or 'plain'
 ): # the figure
     """The recording with what speaks for the class in orange and what speaks against it in blue.
 
     Samples are shaded; leads stand beside, stretches of time below."""
-    e, stop = explanation, min(start+10, record.seconds)
+    e = explanation
+    start = _deciding_start(e, record.seconds) if start is None else start
+    stop = min(start+10, record.seconds)
     title = f'{e.name}, probability {e.prob:.2f} · {record_title(record)}'
+    if stop-start < record.seconds-.05: title += f' · second {start:g} to {stop:g} shown'
     ax = plot_ecg(record, layout='12x1', start=start, stop=stop, weight=_shading(e, record), title=title,
                   mm_mV=mm_mV, scale=scale, paper=paper)
     beside, below = _make_room(ax, head=10*scale/25.4)

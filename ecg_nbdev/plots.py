@@ -191,8 +191,8 @@ def _draw_name(ax, p, name, scale, **style):
     ax.text(p.x+1, p.base+min(top, p.high)+1, name, size=size, weight='bold', zorder=4, va='bottom', **style)
 
 # %% ../nbs/02_plots.ipynb #eb889bfe
-def _draw_traces(ax, pieces, absent, paper, scale):
-    "Traces, and lead names above them; leads in `absent` hold no sample."
+def _draw_traces(ax, pieces, absent, paper, scale, top):
+    "Traces up to `top`, where the paper ends, and lead names above them; leads in `absent` hold no sample."
     *_, ink, text = PAPERS[paper]
     points = max(.55, .9*scale)
     trace = dict(color=ink, lw=points, solid_joinstyle='round')
@@ -200,7 +200,7 @@ def _draw_traces(ax, pieces, absent, paper, scale):
     for p in pieces:
         if p.lead in absent: _draw_line(ax, [p.x, p.x+p.width], [p.base]*2, zorder=2, **dashes)
         kept = min_max(p.y, round(p.width*scale*6)) # 6 per millimetre is 150 dpi
-        _draw_line(ax, p.x+kept*p.step, p.base+p.y[kept], zorder=3, gid=f'lead-{p.lead}', **trace)
+        _draw_line(ax, p.x+kept*p.step, np.minimum(p.base+p.y[kept], top), zorder=3, gid=f'lead-{p.lead}', **trace)
         _draw_name(ax, p, _piece_name(p, absent), scale, color=text)
 
 # %% ../nbs/02_plots.ipynb #9d494c90
@@ -234,10 +234,16 @@ def _page_scale(ax, width, height):
     box = ax.get_window_extent()
     return min(box.width/width, box.height/height)*25.4/ax.figure.dpi
 
+def _head(scale):
+    "Room for the line over the paper, mm of the paper: letters do not shrink for ever, and lead names stand below it."
+    return max(_HEAD, 5/scale-2)
+
 def _draw_texts(ax, title, foot, height, bottom, color, scale):
-    "The line over the paper, and below it speed and gain where they can be read."
-    ax.text(1, height+_HEAD*.4, title, size=max(7, 10*scale), weight='bold', color=color, va='center', gid='title')
-    if scale >= .4: ax.text(1, bottom+1, foot, size=max(5.5, 7*scale), color=color, va='bottom')
+    "The line over the paper; speed and gain below it, on small paper beside the line."
+    y, small = height+_head(scale)-max(6, 1.5/scale+.5), scale < .4
+    ax.text(1, y, title, size=max(7, 10*scale), weight='bold', color=color, va='center', gid='title')
+    x, y, ha, va = (ax.get_xlim()[1]-1, y, 'right', 'center') if small else (1, bottom+1, 'left', 'bottom')
+    ax.text(x, y, foot, size=max(5.5, 7*scale), color=color, ha=ha, va=va)
 
 # %% ../nbs/02_plots.ipynb #31da1858
 def _draw_sheet(
@@ -255,15 +261,16 @@ def _draw_sheet(
     "Everything on one sheet of paper."
     pieces, width, height = sheet
     page, *_, ink, text = PAPERS[paper]
-    ax.set(xlim=(0, width), ylim=(bottom, height+_HEAD), aspect='equal', anchor='NW')
+    head = _head(_page_scale(ax, width, height+_HEAD-bottom))
+    ax.set(xlim=(0, width), ylim=(bottom, height+head), aspect='equal', anchor='NW')
     ax.set_axis_off()
     ax.figure.set_facecolor(page)
-    scale = _page_scale(ax, width, height+_HEAD-bottom)
+    scale = _page_scale(ax, width, height+head-bottom)
     line, foot = dict(color=ink, lw=max(.55, .9*scale)), f'{mm_s:g} mm/s   {mm_mV:g} mm/mV'
     _draw_grid(ax, width, height, paper, scale, bottom)
     if weight is not None: foot += f'   full colour: {_draw_weight(ax, pieces, weight):.2g}'
     _draw_spans(ax, pieces, spans, mm_s, size=max(6, 8*scale))
-    _draw_traces(ax, pieces, [lead for lead, x in zip(LEADS, signal) if np.isnan(x).all()], paper, scale)
+    _draw_traces(ax, pieces, [lead for lead, x in zip(LEADS, signal) if np.isnan(x).all()], paper, scale, height)
     _draw_pulses(ax, pieces, mm_s, mm_mV, **line)
     _draw_ticks(ax, pieces, **line)
     _draw_texts(ax, title, foot, height, bottom, text, scale)
@@ -331,6 +338,13 @@ def _batch_layout(seconds):
     if seconds <= 3: return '3x4'
     return '6x2' if seconds <= 5.5 else '12x1'
 
+def _filled(sheet, height):
+    "A sheet as high as the highest beside it: its rows move apart, on the 5 mm lines."
+    pieces, width, own = sheet
+    bases = sorted({p.base for p in pieces})
+    for p in pieces: p.base += 5*int((height-own)/5*bases.index(p.base)/len(bases))
+    return pieces, width, height
+
 def _color_title(ax, color):
     "Colour the line over the paper."
     next(t for t in ax.texts if t.get_gid() == 'title').set_color(color)
@@ -357,10 +371,14 @@ def plot_batch(
     rows = fold_rows(layout, 0, seconds, seconds*columns, simultaneous=columns>1)
     sheets = [lay_out(x, fs, rows, seconds) for x in signals]
     ncols = min(len(signals), ncols or math.ceil(math.sqrt(len(signals))))
-    nrows, tallest, wide = math.ceil(len(signals)/ncols), max(s[2] for s in sheets), sheets[0][1]
-    fig = plt.figure(figsize=(width, width/ncols*nrows*(tallest+_HEAD)/wide))
+    scale = width/ncols*25.4/sheets[0][1]
+    tallest = [max(s[2] for s in sheets[i:i+ncols]) for i in range(0, len(sheets), ncols)] # of each row of the grid
+    tall = [(t+_head(scale))*scale/25.4/.985 for t in tallest] # inches
+    fig = plt.figure(figsize=(width, sum(tall)))
     for i, (x, sheet) in enumerate(zip(signals, sheets)):
-        ax = fig.add_axes((i%ncols/ncols, 1-(i//ncols+1)/nrows, .985/ncols, .985/nrows))
-        _draw_sheet(ax, x, sheet, title='' if titles is None else str(titles[i]), paper=paper, bottom=sheet[2]-tallest)
-        if colors is not None: _color_title(ax, colors[i])
+        row = i//ncols
+        place = i%ncols/ncols, 1-sum(tall[:row+1])/sum(tall), .985/ncols, .985*tall[row]/sum(tall)
+        title = '' if titles is None else str(titles[i])
+        _draw_sheet(fig.add_axes(place), x, _filled(sheet, tallest[row]), title=title, paper=paper)
+        if colors is not None: _color_title(fig.axes[-1], colors[i])
     return fig

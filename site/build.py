@@ -13,7 +13,7 @@ import argparse, base64, hashlib, html, importlib, inspect, io, json, os, posixp
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
@@ -29,8 +29,9 @@ NBDEV = TOML['tool']['nbdev'] | {'git_url': TOML['project']['urls']['Repository'
 HOST = NBDEV['doc_host']+NBDEV['doc_baseurl']
 SUFFIXES = {'.ipynb', '.py', '.yml', '.css', '.js', '.svg', '.woff2', '.txt'}
 TOOLS = ('nbdev', 'fastcore', 'execnb', 'smalldocs', 'nbconvert')
-START = ('index.ipynb', 'tutorials/quickstart.ipynb', 'tutorials/your_own_data.ipynb')
-FOLDERS = {'explore': 'Explore', 'tutorials': 'Tutorials', 'results': 'Results'}
+START = ('index.ipynb', 'gallery.ipynb', 'tutorials/quickstart.ipynb', 'tutorials/your_own_data.ipynb',
+         'guide/model_card.ipynb')
+FOLDERS = {'guide': 'Guide', 'tutorials': 'Tutorials', 'results': 'Results', 'explore': 'Explore'}
 FLOORS = {  # what a library notebook's number begins with → title; the first one that fits, so the simulator is first
     '00[a-d]_|01_': 'Simulator', '0': 'Foundations', '1': 'Recordings', '2': 'Windows and signals', '3': 'Loading',
     '4': 'Models', '5': 'Training and metrics', '6': 'Decisions and scores', '7': 'Reports', '8': 'Saving and scaling',
@@ -77,7 +78,7 @@ def section_contents(name, nbs):
 
 def sidebar(pages):
     "The sidebar as Quarto reads it: sections in a fixed order, pages by file name within each, library pages by floor."
-    order = ('Get started', *FOLDERS.values(), 'Library floors', 'Guide')
+    order = ('Get started', *FOLDERS.values(), 'Library floors')
     others = sorted({p.section for p in pages}-set(order))
     nbs = {name: [str(p.nb) for p in pages if p.section == name] for name in (*order, *others)}
     sections = [{'section': name, 'contents': section_contents(name, found)} for name, found in nbs.items() if found]
@@ -134,7 +135,8 @@ def method_row(cls, name, member, fn):
 def methods(cls):
     "The public methods and properties that a class defines, as a table."
     rows = []
-    for name, member in vars(cls).items():
+    bases = [base for base in cls.__mro__ if base is cls or base.__name__.startswith('_')]  # with its private ones
+    for name, member in (item for base in bases for item in vars(base).items()):
         fn = inspect.unwrap(getattr(member, '__func__', getattr(member, 'fget', member)) or member)
         if inspect.isfunction(fn) and not name.startswith('_'): rows.append(method_row(cls, name, member, fn))
     return '\n\n' + '\n'.join(['| Methods | |', '| --- | --- |', *rows]) if rows else ''
@@ -207,13 +209,17 @@ def title_of(nb):
     front = yaml.safe_load(nb.cells[0].source.strip().strip('-')) if nb.cells and nb.cells[0].cell_type == 'raw' else {}
     return front.get('title', ''), front.get('description', '')
 
-def first_picture(nb):
-    "The bytes and suffix of the first figure among the stored outputs, or None."
-    for out in (o for c in nb.cells if c.cell_type == 'code' for o in c.get('outputs', [])):
-        for mime, suffix in (('image/png', '.webp'), ('image/svg+xml', '.svg')):
-            if mime not in out.get('data', {}): continue
-            data = ''.join(out['data'][mime])
-            return (thumbnail(base64.b64decode(data)) if suffix == '.webp' else data.encode()), suffix
+def figures_of(nb):
+    "Every figure among the stored outputs: its text for people who can't see it, its bytes, and their suffix."
+    for cell in nb.cells:
+        named = re.search(r'^#\| fig-alt: (.*)$', cell.source, re.M)
+        for data in (o.get('data', {}) for o in cell.get('outputs', [])):
+            for mime, suffix in (('image/png', '.webp'), ('image/svg+xml', '.svg')):
+                if mime not in data: continue
+                raw = ''.join(data[mime])
+                picture = thumbnail(base64.b64decode(raw)) if suffix == '.webp' else raw.encode()
+                yield (yaml.safe_load(named[1]) if named else 'Figure'), picture, suffix
+                break
 
 def thumbnail(png, width=640):
     from PIL import Image
@@ -224,29 +230,48 @@ def thumbnail(png, width=640):
     picture.save(buffer := io.BytesIO(), 'webp', quality=82, method=6)
     return buffer.getvalue()
 
-NO_PICTURE = '<span class="card-trace" aria-hidden="true"></span>'
-CARD = ('<a class="nb-card" href="{href}"><span class="nb-card-figure">{shown}</span>'
+CARD = ('<a class="nb-card" href="{href}">{shown}'
         '<span class="nb-card-title">{title}</span><span class="nb-card-text">{text}</span></a>')
+SHOWN = '<span class="nb-card-figure"><img src="figures/{name}" alt="" loading="lazy"></span>'
 
-def card_picture(page, nb):
-    "The first figure of a page, as the card shows it; it is written to the site's figures."
-    picture = first_picture(nb)
-    if not picture: return NO_PICTURE
-    path = FIGURES/f'{str(page.stage.with_suffix("")).replace("/", "-")}{picture[1]}'
-    path.write_bytes(picture[0])
-    return f'<img src="figures/{path.name}" alt="" loading="lazy">'
+def written_figure(page, number, picture, suffix):
+    "The name of a figure in the site's figures, where it is written to."
+    path = FIGURES/f'{str(page.stage.with_suffix("")).replace("/", "-")}{f"-{number}" if number else ""}{suffix}'
+    path.write_bytes(picture)
+    return path.name
 
 def card(page, nb):
-    "A link to a page: its first figure, its title and its summary."
-    title, text = (html.escape(t) for t in title_of(nb))
-    return CARD.format(href=page.stage.with_suffix('.html'), shown=card_picture(page, nb), title=title, text=text)
+    "A link to a page: its first figure, where it has one, its title and its summary."
+    title, text = (html.escape(t.replace('`', '')) for t in title_of(nb))
+    first = next(figures_of(nb), None)
+    shown = SHOWN.format(name=written_figure(page, 0, *first[1:])) if first else ''
+    return CARD.format(href=page.stage.with_suffix('.html'), shown=shown, title=title, text=text)
+
+def pictures(page, nb, most=4):
+    "Cards of the figures of a page, the first ones."
+    title = html.escape(title_of(nb)[0].replace('`', ''))
+    for number, (named, *figure) in enumerate(islice(figures_of(nb), most)):
+        about = html.escape(re.sub(r'^Figure: ', '', named).replace('`', ''))
+        shown = SHOWN.format(name=written_figure(page, number, *figure))
+        href, text = page.stage.with_suffix('.html'), '' if about == title else title
+        yield CARD.format(href=href, shown=shown, title=about, text=text)
+
+def of_folder(folder, staged):
+    return [(page, nb) for page, nb in staged.items() if page.nb.parts[:-1] == (folder,)]
 
 def gallery(folder, staged):
-    "Cards for every page of a folder."
-    here = [(page, nb) for page, nb in staged.items() if len(page.nb.parts) > 1 and page.nb.parts[0] == folder]
-    if not here: return ''
-    cards = '\n'.join(card(page, nb) for page, nb in here)
-    return f'### {FOLDERS[folder]}\n\n```{{=html}}\n<div class="nb-cards">\n{cards}\n</div>\n```'
+    "Cards for every page of a folder, those with a picture first."
+    cards = sorted((card(page, nb) for page, nb in of_folder(folder, staged)), key=lambda c: 'nb-card-figure' not in c)
+    return in_html(f'### {FOLDERS[folder]}', cards) if cards else ''
+
+def picture_gallery(folder, staged):
+    "Cards for the figures of every page of a folder."
+    cards = [c for page, nb in of_folder(folder, staged) for c in pictures(page, nb)]
+    return in_html(f'## {FOLDERS[folder]}', cards) if cards else ''
+
+def in_html(title, cards):
+    cards = '\n'.join(cards)
+    return f'{title}\n\n```{{=html}}\n<div class="nb-cards">\n{cards}\n</div>\n```'
 
 def stage_other_files():
     "Copy what is no notebook."
@@ -289,8 +314,9 @@ def finish_cell(cell, staged):
     "Take away what is no part of the format, nbdev's mark and execnb's timing; put in the cards."
     cell.pop('has_sd', None)
     cell.get('metadata', {}).pop('execution', None)
-    def cards(m): return gallery(m[1], staged) or m[0]
-    if cell.cell_type == 'markdown': cell.source = re.sub(r'<!-- gallery: (\w+) -->', cards, cell.source)
+    makers = {'gallery': gallery, 'pictures': picture_gallery}
+    def cards(m): return makers[m[1]](m[2], staged) or m[0]
+    if cell.cell_type == 'markdown': cell.source = re.sub(r'<!-- (gallery|pictures): (\w+) -->', cards, cell.source)
 
 def stage(pages):
     "Write the processed notebooks and the configuration to _proc/, as smalldocs reads them."
@@ -346,13 +372,28 @@ def one_header(text):
     "pandas writes the name of an index in a second row of its own; it fits into the empty corner of the first."
     return HEADER.sub(joined_header, text)
 
+ROW, CELL = re.compile(r'<tr[^>]*>(.*?)</tr>', re.S), re.compile(r'<(t[hd])((?: [^>]*)?)>(.*?)</\1>', re.S)
+ONE_NUMBER = r'[-+−±<>≥≤~]?\s*\d[\d,.]*\s*(?:%|e[-+]?\d+)?'
+NUMBER = re.compile(rf'\s*(?:{ONE_NUMBER}(?:\s*\(.*\)|\s*(?:to|–|±|of)\s*{ONE_NUMBER})?|NaN|[–—-]?)\s*$')
+
+def words_left(match):
+    "A table of pandas whose columns of words are set left; numbers stay right, one below the other."
+    rows = [[cell[3] for cell in CELL.finditer(row)] for row in ROW.findall(match[0])]
+    if len(rows) < 2 or len({len(row) for row in rows}) > 1: return match[0]
+    wordy = [not all(NUMBER.match(cell) for cell in column[1:]) for column in zip(*rows)]
+    def one(row):
+        place = iter(wordy)
+        return CELL.sub(lambda c: f'<{c[1]}{c[2]}{" class=text" if next(place) else ""}>{c[3]}</{c[1]}>', row[0])
+    return ROW.sub(one, match[0])
+
 def mend_page(text, offset):
     "Maths from the site itself, links to the published site made relative, and names for what has none."
     text = re.sub(r'https://cdn\.jsdelivr\.net/npm/katex@[\d.]+/dist(?:/contrib)?/', f'{offset}site_libs/katex/', text)
     text = re.sub(rf'(href=")({re.escape(HOST)}/?)', lambda m: m[1]+(offset or './'), text)
     # smalldocs gives section and heading the same id
     text = re.sub(r'(<section id="([^"]+)"[^>]*>\s*<h\d) id="\2"', r'\1', text)
-    text = one_header(text)
+    text = re.sub(r'<script src="[^"]*fuse\.min\.js"></script>\s*', '', text)  # `site.js` searches
+    text = re.sub(r'<table[^>]*class="dataframe"[^>]*>.*?</table>', words_left, one_header(text), flags=re.S)
     for old, new in ACCESS.items(): text = text.replace(old, new)
     return text
 
@@ -361,14 +402,8 @@ FETCH = 'const r = await fetch(offset + "search.json");\n      index = await r.j
 LOAD = ('await new Promise((ok, no) => { const s = document.createElement("script"); s.src = offset + "search.js"; '
         's.onload = ok; s.onerror = no; document.head.append(s); });\n      index = window.searchIndex;')
 
-KEYS = """
-document.querySelectorAll("pre, .sd-table, .cell-output-display, .drawing").forEach((e) => {
-  if (e.scrollWidth > e.clientWidth) e.tabIndex = 0;
-});
-document.querySelectorAll('.sidebar-navigation [role="button"]').forEach((e) => e.addEventListener("keydown", (ev) => {
-  if (ev.key === "Enter" || ev.key === " ") { ev.preventDefault(); e.click(); }
-}));
-"""
+SEARCH = (re.compile(r'    if \(window\.Fuse\) \{.*?\n    \}\n(?=  \};)', re.S),
+          re.compile(r'fuse \? fuse\.search.*?(?=\.slice\(0, limit\);)', re.S))
 
 def rewrite(path, change):
     "Replace a file by what a function makes of its text."
@@ -380,10 +415,15 @@ def local_fonts(css):
     return re.sub(r',url\(fonts/[^)]*\.(?:woff|ttf)\) format\("\w+"\)', '', css)
 
 def local_search(script):
-    "smalldocs' script with a search index that a page loads as a script, and keys for what scrolls."
-    if FETCH in script: return script.replace(FETCH, LOAD)+KEYS
-    raise SystemExit('site/build.py: smalldocs.js reads its search index in another way than version 0.5.4 does: '
-                     'change FETCH')
+    """smalldocs' script with a search index that a page loads as a script, and with what `site.js` adds.
+
+    Its own search takes letters that are alike for a hit: 'DICOM' found fibrillation. `findInSite` looks for words."""
+    found = [len(pattern.findall(script)) for pattern in SEARCH]
+    if FETCH not in script or found != [1, 1]:
+        raise SystemExit('site/build.py: smalldocs.js searches in another way than version 0.5.4 does: '
+                         'change FETCH and SEARCH')
+    script = SEARCH[1].sub('window.findInSite(index, q)', SEARCH[0].sub('', script.replace(FETCH, LOAD)))
+    return script+(Path(__file__).parent/'site.js').read_text(encoding='utf-8')
 
 def undated(sitemap): return re.sub(r'\s*<lastmod>.*?</lastmod>', '', sitemap)
 
@@ -408,6 +448,7 @@ def mend(out):
     shutil.copytree(FIGURES, out/'figures', dirs_exist_ok=True)
     for css in (*out.glob('site_libs/themes/*.css'), out/'site_libs/katex/katex.min.css'): rewrite(css, local_fonts)
     rewrite(out/'site_libs/smalldocs.js', local_search)
+    shutil.rmtree(out/'site_libs/fuse')
     index = (out/'search.json').read_text(encoding='utf-8')
     (out/'search.js').write_text(f'window.searchIndex = {index};\n', encoding='utf-8')
     (out/'search.json').unlink()

@@ -81,7 +81,7 @@ def test_a_new_notebook_finds_its_place():
     sections = [p.section for p in new]
     assert sections == ['Library floors', 'Library floors', 'Explore', 'Get started', 'Guide', 'Get started']
     titles = [s['section'] for s in build.sidebar(new)['website']['sidebar']['contents']]
-    assert titles == ['Get started', 'Explore', 'Library floors', 'Guide']
+    assert titles == ['Get started', 'Guide', 'Explore', 'Library floors']
 
 @pytest.mark.parametrize('nb', [p.nb for p in build.pages()], ids=str)
 def test_a_title_cell_holds_the_title_alone(nb):
@@ -110,6 +110,20 @@ def test_the_name_of_an_index_shares_the_header_row():
     # columns have a name too: both rows say something
     named = '<tr><th>kind</th><th>a</th></tr><tr><th>class</th><th></th></tr>'
     assert build.one_header(named) == named
+
+def test_words_stand_left_and_numbers_right():
+    table = ('<table class="dataframe"><tr><th></th><th>n</th><th>look for</th></tr>'
+             '<tr><th>AF</th><td>0.97 (0.9 to 1)</td><td>no P wave</td></tr></table>')
+    marked = build.words_left(re.match('(.*)', table))
+    assert marked.count('class=text') == 4 and '<td>0.97' in marked and '<td class=text>no P' in marked
+    spanned = table.replace('<th>AF</th>', '<th rowspan="2">AF</th>')+'<tr><td>1</td></tr>'
+    assert build.words_left(re.match('(.*)', spanned)) == spanned
+
+def test_cards_without_backticks_and_without_empty_paper():
+    page = (DOCS/'gallery.html').read_text(encoding='utf-8')
+    cards = re.findall(r'<a class="nb-card".*?</a>', page, re.S)
+    assert len(cards) > 20 and not [c for c in cards if '`' in c or '<img' not in c]
+    assert all((DOCS/name).is_file() for name in re.findall(r'src="(figures/[^"]+)"', page))
 
 def test_tables_of_the_readme_are_markdown():
     def table(text): return build.pipe_table(re.match('(.*)', f'<table>{text}</table>', re.S))
@@ -264,6 +278,35 @@ def test_search_finds_a_function_and_goes_there(views):
     desk.locator('.search-result', has_text='limb_leads').first.click()
     desk.wait_for_url('**/core.html**')
     assert wrong == []
+
+@pytest.mark.browser
+def test_search_finds_words_and_tutorials_first(views):
+    desk, _, wrong, _ = views
+    wrong.clear()
+    desk.goto((DOCS/'index.html').as_uri())
+    def found(text):
+        desk.locator('#quarto-search input').fill(text)
+        desk.wait_for_timeout(300)
+        return [e.text_content().lower() for e in desk.locator('.search-result').all()]
+    assert found('DICOM')
+    index = "window.findInSite(window.searchIndex, '%s')"
+    assert all('dicom' in text.lower() for text in desk.evaluate(index % 'DICOM'+'.map(e => e.title+e.section+e.text)'))
+    assert found('zebra crossing') == [] and desk.locator('.search-none').count() == 1
+    hrefs = desk.evaluate(index % 'stride'+'.map(e => e.href)')
+    library = [i for i, href in enumerate(hrefs) if '/' not in href and not href.startswith(('index', 'gallery'))]
+    assert hrefs[0].startswith('tutorials/') and library == list(range(library[0], len(hrefs))) # the library last
+    assert wrong == []
+
+@pytest.mark.browser
+def test_a_tap_opens_a_figure_at_full_size(views):
+    _, phone, wrong, _ = views
+    wrong.clear()
+    phone.goto((DOCS/'explore/twelve_leads.html').as_uri())
+    phone.locator('img.zoomable').first.click()
+    sheet = phone.locator('dialog.zoom .zoom-sheet')
+    assert sheet.locator('img').bounding_box()['width'] >= 900 and sheet.evaluate('e => e.scrollWidth > e.clientWidth')
+    phone.get_by_role('button', name='Close').click()
+    assert not sheet.is_visible() and wrong == []
 
 @pytest.mark.browser
 def test_a_plain_web_server_will_do(browser):
