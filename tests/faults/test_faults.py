@@ -174,7 +174,7 @@ def test_killed_at_any_moment(name, data, mirror, tmp_path):
 def test_a_disk_that_is_full_or_read_only(kind, data, mirror, tmp_path):
     place = tmp_path/'disk'
     place.mkdir()
-    options = 'size=64k' if kind == 'full' else 'ro'
+    options = 'size=8k' if kind == 'full' else 'ro'
     if subprocess.run(['mount', '-t', 'tmpfs', '-o', options, 'none', place], capture_output=True).returncode:
         pytest.skip('mounting is not allowed here')
     try:
