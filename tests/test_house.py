@@ -5,6 +5,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
 
@@ -337,6 +338,17 @@ def test_the_wheel_holds_every_module_and_data_file(wheel):
     assert files and set(files) <= names
     assert not {n for n in names if not n.startswith('ecg_nbdev') or '__pycache__' in n}
     assert any(n.endswith('licenses/LICENSE') for n in names)
+
+def test_the_conda_recipe_asks_for_what_the_package_asks_for():
+    cfg = settings()
+    recipe = yaml.safe_load((ROOT/'conda/recipe.yaml').read_text(encoding='utf-8'))
+    other = {'pytorch': 'torch', 'matplotlib-base': 'matplotlib'}
+    asked = {other.get(name, name)+limits for name, limits in map(str.split, recipe['requirements']['run'])}
+    assert asked == {*cfg['requirements'].split(), 'python>='+cfg['min_python']}
+    commands = {line.replace(' ', '') for line in recipe['build']['python']['entry_points']}
+    assert commands == set(cfg['console_scripts'].split()) and recipe['context']['version'] == cfg['version']
+    cited = yaml.safe_load((ROOT/'CITATION.cff').read_text(encoding='utf-8'))
+    assert cited['version'] == cfg['version'] and cited['license'] == cfg['license']
 
 def test_the_wheel_carries_commands_extras_and_readme(wheel):
     with zipfile.ZipFile(wheel[0]) as z:
