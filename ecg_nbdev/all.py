@@ -44,6 +44,7 @@ from .interpret import *
 from .report import *
 from .widget import *
 from .explain import *
+from .predictor import *
 from .bundle import *
 from .export import *
 from .fetch import *

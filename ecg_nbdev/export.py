@@ -10,9 +10,10 @@ __all__ = ['export_onnx', 'load_onnx']
 # %% ../nbs/80a_export.ipynb #b4852890
 from pathlib import Path
 import json, warnings
-from .bundle import FORMAT, Predictor, from_config, to_config
+from .bundle import FORMAT, from_config, to_config
 from .core import LEADS, BundleError, whole_file
 from .engines import OnnxNetwork, model_digest, needed_package, onnx_session
+from .predictor import Predictor
 
 # %% ../nbs/80a_export.ipynb #cf13825e
 def _with_probabilities(model, powerset):

@@ -19,6 +19,7 @@ import pandas as pd
 from fastcore.basics import patch
 from filelock import FileLock, Timeout
 from .core import LEADS, RecordError, StoreError, whole_file
+from .journal import journal_lines, put_down
 from .records import prepare_record, read_record
 from .parallel import in_order, with_bar
 from .marks import record_mark, sample_mark
@@ -244,28 +245,15 @@ def _current(path, table, mark):
     with whole_file(store.path/'index.parquet') as f: index.to_parquet(f)
     return Store(path)
 
-# %% ../nbs/13_store.ipynb #3fa8b243
-def _journal(folder):
-    "What an interrupted build has already seen to: one row per recording, packed or skipped."
-    try: text = (folder/'journal').read_text(encoding='utf-8')
-    except FileNotFoundError: return []
-    *lines, _ = text.split('\n') # what follows the last line's end was cut off
-    return [json.loads(line) for line in lines]
-
 # %% ../nbs/13_store.ipynb #40b74d31
 def _samples(rows): return sum(r.get('n_samples', 0) for r in rows)
 
 def _resume(folder, signals):
     "The journal's rows if their signals are there; the file `signals`, open for appending, is cut to their length."
-    rows = _journal(folder)
+    rows = journal_lines(folder/'journal') # one per recording, packed or skipped
     if signals.tell() < _samples(rows)*2*len(LEADS): rows = []
     signals.truncate(_samples(rows)*2*len(LEADS))
     return rows
-
-# %% ../nbs/13_store.ipynb #28a9b871
-def _note(journal, row):
-    journal.write(json.dumps(row, default=_plain)+'\n')
-    journal.flush()
 
 # %% ../nbs/13_store.ipynb #3d487af9
 def _append(signals, result, name, path, offset):
@@ -285,12 +273,12 @@ def _write(table, folder, prepare, n_workers, progress, on_error):
         rest, total = table.iloc[len(rows):], _samples(rows)
         results = with_bar(in_order(partial(_pack, prepare=prepare), rest.path, n_workers), len(rest), progress)
         with open(folder/'journal', 'w', encoding='utf-8') as journal:
-            for row in rows: _note(journal, row)
+            put_down(journal, *rows)
             for result, name, path in zip(results, rest.id, rest.path):
                 if on_error == 'raise' and isinstance(result, RecordError): raise result
                 rows.append(_append(signals, result, name, path, total))
                 total += rows[-1].get('n_samples', 0)
-                _note(journal, rows[-1])
+                put_down(journal, rows[-1], default=_plain)
     return rows
 
 # %% ../nbs/13_store.ipynb #5017aa3e
