@@ -46,6 +46,7 @@ from .interpret import *
 from .report import *
 from .widget import *
 from .explain import *
+from .predictor import *
 from .bundle import *
 from .export import *
 from .saving import *

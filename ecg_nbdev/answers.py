@@ -13,12 +13,14 @@ from hashlib import blake2b
 from pathlib import Path
 import json, os, warnings
 import pandas as pd
-from .bundle import Predictor, load_bundle, load_pretrained, to_config
+from .bundle import load_bundle, load_pretrained, to_config
 from .cohort import find_records, is_store
-from .core import BundleError, ECGError, RecordError, check_folder, hold_file, printable, whole_file, write_sheet
+from .core import BundleError, ECGError, RecordError, check_folder, hold_file, printable
 from .engines import OnnxNetwork, model_digest
 from .formats import FormatWarning
+from .journal import put_down, read_journal, write_table
 from .parallel import in_threads, with_bar
+from .predictor import Predictor
 from .records import find_record, naming, read_record
 from .store import Store, stored_record
 
@@ -130,28 +132,10 @@ def file_stamp(
     return [printable(path), stat.st_size, stat.st_mtime_ns]
 
 # %% ../nbs/82_answers.ipynb #6433f61d
-def _answered(journal, model):
-    "The rows of a journal, by the stamps of their files; none where another model wrote it."
-    try:
-        first, *lines = journal.read_text(encoding='utf-8').split('\n')[:-1] # what has no end of line was cut off
-        if json.loads(first) != model: return {}
-        return {json.dumps(stamp): row for stamp, row in map(json.loads, lines)}
-    except (FileNotFoundError, ValueError, TypeError): return {}
-
-# %% ../nbs/82_answers.ipynb #97b6262f
-def _note(journal, *contents):
-    "Put lines down at once."
-    for content in contents: journal.write(json.dumps(content)+'\n')
-    journal.flush()
-
-# %% ../nbs/82_answers.ipynb #18a893de
-def _write_answers(rows, out):
-    "The result in the format that its name ends in."
-    table = pd.DataFrame(rows)
-    with whole_file(out) as f:
-        if out.suffix == '.parquet': table.to_parquet(f, index=False)
-        elif out.suffix == '.csv': write_sheet(table, f)
-        else: table.to_json(f, orient='records', lines=out.suffix == '.jsonl', force_ascii=False, indent=None)
+def _answered(journal, model, stamps):
+    "The rows of a journal whose files are as they were, by file; none where another model wrote it."
+    try: return {row['file']: row for stamp, row in read_journal(journal, model) if stamps.get(row['file']) == stamp}
+    except (KeyError, TypeError, ValueError): return {} # lines of another kind
 
 # %% ../nbs/82_answers.ipynb #b00e8922
 OUT_ENDINGS = '.parquet', '.csv', '.json', '.jsonl'
@@ -174,14 +158,13 @@ def answer_to(
     out.parent.mkdir(parents=True, exist_ok=True)
     with journal.open('a', encoding='utf-8') as f:
         if not hold_file(f.fileno()): raise ECGError(f'{out}: another process is writing it: wait until it is done')
-        earlier = _answered(journal, model)
-        rows = {file: earlier[json.dumps(stamp)] for file, stamp in stamps.items() if json.dumps(stamp) in earlier}
+        rows = _answered(journal, model, stamps)
         rest, n_before = [path for path in paths if printable(path) not in rows], len(rows)
         f.truncate(0)
-        _note(f, model, *([stamps[file], row] for file, row in rows.items()))
+        put_down(f, model, *([stamps[file], row] for file, row in rows.items()))
         for row in answer_rows(with_bar(rest, len(rest), show), predictor, failed, told):
             rows[row['file']] = row
-            _note(f, [stamps[row['file']], row])
-    _write_answers([rows[file] for file in stamps if file in rows], out)
+            put_down(f, [stamps[row['file']], row])
+    write_table(pd.DataFrame([rows[file] for file in stamps if file in rows]), out)
     journal.unlink()
     return len(rows), n_before

@@ -12,12 +12,12 @@ import numpy as np
 from fastcore.basics import patch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
-from .bundle import Predictor
 from .cohort import split_cohort
 from .core import LEADS, CohortError, Record
 from .data import ecg_dls
 from .labels import multi_hot
 from .learner import ecg_learner, train_learner
+from .predictor import Predictor
 from .signal import Preparation
 from .store import MemoryStore
 from .thresholds import fit_thresholds

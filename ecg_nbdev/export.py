@@ -10,10 +10,11 @@ __all__ = ['export_onnx', 'load_onnx']
 # %% ../nbs/80a_export.ipynb #b4852890
 from pathlib import Path
 import json, warnings
-from .bundle import FORMAT, Predictor, from_config, to_config
+from .bundle import FORMAT, from_config, to_config
 from .bundle_checks import damaged, parse_json
 from .core import LEADS, BundleError, ECGError, whole_file
 from .engines import OnnxNetwork, bytes_digest, model_digest, needed_package, onnx_session
+from .predictor import Predictor
 from .quality import QUALITY_LIMITS
 from .thresholds import Thresholds
 

@@ -9,13 +9,14 @@ __all__ = ['predict_stream', 'find_episodes', 'plot_timeline']
 
 # %% ../nbs/85_holter.ipynb #e0bd8dc6
 from pathlib import Path
-import json, math
+import math
 import numpy as np
 import pandas as pd
-from .bundle import Predictor
-from .core import CLASSES, CLASS_TITLES, LEADS, ECGError, whole_file, write_sheet
+from .core import CLASSES, CLASS_TITLES, LEADS, ECGError
 from .figures import CLASS_COLORS, COLORS, save_figure, styled
+from .journal import put_down, read_journal, write_table
 from .parallel import with_bar
+from .predictor import Predictor
 from .quality import check_quality
 from .answers import model_identity, file_stamp, find_model
 from .stream import PART, Stream, cut_stream, open_stream, stream_of
@@ -256,19 +257,6 @@ def plot_timeline(
 # %% ../nbs/85_holter.ipynb #fe2ee2c9
 WINDOW_ENDINGS = 'csv', 'jsonl', 'parquet'
 
-def _read_journal(journal, about):
-    "The parts that an earlier run of the same kind has answered in full."
-    try: first, *lines = journal.read_text(encoding='utf-8').split('\n')[:-1] # what has no end of line was cut off
-    except (FileNotFoundError, ValueError): return []
-    if json.loads(first) != about: return []
-    parts = [json.loads(line) for line in lines]
-    return [part for part in parts if len(part) == PART]
-
-def _put_down(f, content):
-    "A line of a journal, at once."
-    f.write(json.dumps(content)+'\n')
-    f.flush()
-
 def _n_parts(stream, predictor, stride):
     "Parts that a stream of known length has, for the progress bar."
     step = stride or predictor.stride or predictor.seconds
@@ -278,21 +266,14 @@ def _n_parts(stream, predictor, stride):
 def _journalled(stream, predictor, stride, journal, show):
     "All windows of a stream; those that the journal holds are not answered again."
     about = [model_identity(predictor), *file_stamp(stream.path), stream.names, stride]
-    earlier = _read_journal(journal, json.loads(json.dumps(about)))
+    earlier = [part for part in read_journal(journal, about) if len(part) == PART] # answered in full
     rest = _parts(stream, predictor, stride, len(earlier))
     with journal.open('w', encoding='utf-8') as f:
-        for content in (about, *earlier): _put_down(f, content)
+        put_down(f, about, *earlier)
         for part in with_bar(rest, _n_parts(stream, predictor, stride)-len(earlier), show):
-            _put_down(f, part)
+            put_down(f, part)
             earlier.append(part)
     return pd.DataFrame([row for part in earlier for row in part])
-
-def _write_table(table, path):
-    "A table in the format that its name ends in."
-    with whole_file(path) as f:
-        if path.suffix == '.parquet': table.to_parquet(f, index=False)
-        elif path.suffix == '.jsonl': table.to_json(f, orient='records', lines=True, force_ascii=False)
-        else: write_sheet(table, f, float_format='%.4f')
 
 # %% ../nbs/85_holter.ipynb #916d323e
 def _heading(stream):
@@ -320,8 +301,8 @@ def holter_run(
     journal, point = out/'.windows.journal', predictor.thresholds
     windows = _journalled(stream, predictor, stride, journal, show)
     episodes = find_episodes(windows, point, predictor.classes, clock=stream.clock, **rules)
-    _write_table(windows, out/f'windows.{form}')
-    _write_table(episodes, out/'episodes.csv')
+    write_table(windows, out/f'windows.{form}', float_format='%.4f')
+    write_table(episodes, out/'episodes.csv', float_format='%.4f')
     ax = plot_timeline(windows, episodes, predictor.classes, point, stream.clock, _heading(stream))
     save_figure(ax, out/'timeline.png')
     plt.close(ax.figure)

@@ -14,8 +14,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 import json
 from fastcore.basics import patch
-from .bundle import Predictor, load_bundle, model_card, save_bundle
+from .bundle import load_bundle, model_card, save_bundle
 from .core import BundleError, ECGError
+from .predictor import Predictor
 
 # %% ../nbs/87_hub.ipynb #6e7251f5
 def _hub():

@@ -8,7 +8,6 @@ Docs: https://ecg-nbdev.github.io/ecg_nbdev/record_report.html.md"""
 __all__ = []
 
 # %% ../nbs/84_record_report.ipynb #7be2d0a2
-from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.resources import files
 from io import StringIO
@@ -16,163 +15,14 @@ from pathlib import Path
 import math
 import numpy as np
 from fastcore.basics import patch
-from .bundle import Predictor
-from .core import LEADS, ECGError, Record, whole_file
-from .explain import occlude_leads, occlude_time
-from .figures import COLORS, save_figure, styled
-from .measurements import BEFORE, FS, Measurements, measure
-from .plots import PAPERS, fold_rows, lay_out, plot_ecg
-from .report import slim_svg
 from .answers import find_model, read_noted, recordings_of
-
-# %% ../nbs/84_record_report.ipynb #42cbcf66
-@dataclass
-class Diagnosis:
-    "A class, what the model says of it, and why."
-    name:str # of the class
-    title:str # in words
-    prob:float # probability
-    threshold:float|None # from which on it is answered; None for a model without thresholds
-    reasons:tuple = () # sentences
-
-@dataclass(eq=False)
-class RecordReport:
-    "All that a report on one recording shows."
-    record:Record # as it was read
-    start:float # first second shown
-    stop:float # last second shown
-    found:Measurements # on up to a minute around what is shown, times in the recording's seconds
-    diagnoses:list # of `Diagnosis` that reach their threshold; the nearest alone where none does
-    reached:bool # whether any does
-    refused:str = '' # why there is no diagnosis
-    warnings:str = '' # what to know of the signal
-    notes:str = '' # what was assumed in reading it, and whether the model knows it
-    deciding:tuple|None = None # (first second, last second) of the stretch that decides
-    classes:int = 9 # that the model knows
-    model:str = '' # name of the model
-
-# %% ../nbs/84_record_report.ipynb #f50c9a1d
-_LEAST = .02 # drop in a probability that is worth a word
-
-def _listed(names): return ' and '.join(filter(None, (', '.join(names[:-1]), names[-1])))
-
-def _where(lead, time, seconds):
-    "Which leads and moments the probability rests on, in words, from drops (12,) and (stretches,)."
-    leads = [LEADS[k] for k in np.argsort(-lead, kind='stable')[:3] if lead[k] >= _LEAST]
-    moments = [k*seconds for k in np.argsort(-time, kind='stable')[:3] if time[k] >= _LEAST]
-    if not leads and not moments:
-        return (f'no single lead or moment decides, hiding any one lowers the probability by less than {_LEAST:g}; '
-                f'most in {LEADS[lead.argmax()]} and from {time.argmax()*seconds:g} s on')
-    said = []
-    if leads: said.append(f'most in {_listed(leads)} (without {leads[0]} {-lead.max():+.2f})'.replace('-', '−'))
-    if moments: said.append(f'around {_listed([f"{m:g}" for m in sorted(moments)])} s'
-                            f' (without {moments[0]:g}–{moments[0]+seconds:g} s {-time.max():+.2f})'.replace('-', '−'))
-    return 'the model looks '+', '.join(said)
-
-# %% ../nbs/84_record_report.ipynb #3b5ced5a
-def _pr_reason(m):
-    if m.pr is None: return f'PR can\'t be measured: {m.why["pr"]}'
-    return f'PR {m.pr:.0f} ms; above 200 ms is a first-degree block'
-
-def _qrs_reason(m):
-    return f'QRS {m.qrs:.0f} ms; a complete block has 120 ms or more' if m.qrs else ''
-
-def _st_reason(sign, limit):
-    def reason(m):
-        if m.st is None: return ''
-        reached = [f'{lead} {v:+.2f}'.replace('-', '−')
-                   for lead, v in zip(LEADS, m.st) if v*sign >= limit and lead != 'aVR']
-        word = f'{"above +" if sign > 0 else "below −"}{limit:g} mV'
-        return f'ST, mV, 60 ms behind J: {", ".join(reached)}' if reached else f'no lead but aVR has ST {word}'
-    return reason
-
-# %% ../nbs/84_record_report.ipynb #230e1411
-def _af_reason(m):
-    if m.rate is None: return ''
-    p = m.why.get('pr', 'a P wave repeats before the QRS complexes')
-    return f'{m.rhythm}, RR intervals vary by {100*m.variation:.0f} %; {p}'
-
-def _early_reason(m):
-    if m.rate is None: return ''
-    other = m.shape != m.shape[m.usual][0]
-    said = []
-    for words, these in (('early beats', m.early & ~other), ('early beats of another shape', m.early & other)):
-        times = [f'{t:.1f}' for t in m.at[these]]
-        if times: said.append(f'{words} at {", ".join(times[:6])}{" … " if len(times) > 6 else " "}s')
-    return '; '.join(said) or 'no early beat was found'
-
-def _normal_reason(m):
-    if m.rate is None: return ''
-    numbers = [f'{name} {v:.0f} ms' for name, v in (('PR', m.pr), ('QRS', m.qrs), ('QTc', m.qt_fridericia)) if v]
-    return f'{m.rhythm}, {m.rate:.0f} a minute; {", ".join(numbers)}'
-
-_REASONS = {'Normal': _normal_reason, 'AF': _af_reason, 'I-AVB': _pr_reason, 'LBBB': _qrs_reason, 'RBBB': _qrs_reason,
-            'PAC': _early_reason, 'PVC': _early_reason, 'STD': _st_reason(-1, .05), 'STE': _st_reason(1, .1)}
-
-# %% ../nbs/84_record_report.ipynb #5685ef53
-def _part(record, start, stop):
-    "A stretch of a recording."
-    at = slice(round(start*record.fs), round(stop*record.fs))
-    return replace(record, signal=record.signal[:, at])
-
-def _shown_part(record, moment, seconds=10.):
-    "The ten seconds around a moment, whole seconds; all of a recording that is hardly longer."
-    if record.seconds <= seconds+1: return 0., record.seconds
-    start = min(max(0., math.floor(moment-seconds/2)), math.floor(record.seconds-seconds))
-    return start, start+seconds
-
-def _measured(record, start, stop):
-    "Measurements on a minute around what is shown, their times in seconds of the recording."
-    first = max(0., min((start+stop)/2-30, record.seconds-60))
-    found = measure(_part(record, first, min(first+60, record.seconds)))
-    return replace(found, at=np.asarray(found.at)+first) if found.rate else found
-
-# %% ../nbs/84_record_report.ipynb #1e2a71e0
-def _deciding(predictor, record, k):
-    "The drops in the probability of class `k` without each lead and without each stretch, and a stretch's seconds."
-    seconds = max(.5, round(record.seconds/40, 1))
-    return occlude_leads(predictor, record)[:, k], occlude_time(predictor, record, seconds)[:, k], seconds
-
-def _limits(predictor):
-    values = getattr(predictor.thresholds, 'values', None)
-    return {} if values is None else dict(zip(predictor.classes, map(float, values)))
-
-def _diagnosis(predictor, answer, name, found, looked):
-    "What is said of one class."
-    reason = _REASONS.get(name, lambda m: '')(found)
-    reasons = tuple(filter(None, (reason, _where(*looked))))
-    return Diagnosis(name, predictor.titles.get(name, ''), float(answer[name]), _limits(predictor).get(name), reasons)
-
-# %% ../nbs/84_record_report.ipynb #6fbbd959
-_SEEN_BEFORE = 'the model was trained on this recording, or on one like it'
-_NOT_MEASURED = 'not measured: the recording was refused'
-
-def report_record(
-    record:Record, # of any length and sampling rate
-    predictor:Predictor|None=None, # the model; the shipped one where not given
-    notes:str='', # what was assumed in reading it
-)->RecordReport:
-    "Ask the model, measure, and find what decides."
-    predictor = predictor or find_model()
-    answer = predictor.predict(record).iloc[0]
-    said = dict(refused=answer.refused, warnings=answer.warnings, classes=len(predictor.classes),
-                model=predictor.about.get('name', 'a model without a name'))
-    if answer.seen: notes = '; '.join(filter(None, (notes, _SEEN_BEFORE)))
-    if answer.refused:
-        why = dict.fromkeys(('rate', 'pr', 'qrs', 'qt', 'qt_bazett', 'qt_fridericia', 'axis'), _NOT_MEASURED)
-        start, stop = _shown_part(record, 0.)
-        return RecordReport(record, start, stop, Measurements(why=why), [], False, notes=notes, **said)
-    names = answer.labels.split(';') if answer.labels else [answer.nearest]
-    names.sort(key=lambda name: -answer[name])
-    looked = {name: _deciding(predictor, record, predictor.classes.index(name)) for name in names}
-    _, time, seconds = looked[names[0]]
-    moment = float(time.argmax()*seconds)
-    start, stop = _shown_part(record, moment+seconds/2)
-    found = _measured(record, start, stop)
-    diagnoses = [_diagnosis(predictor, answer, name, found, looked[name]) for name in names]
-    deciding = (moment, min(moment+seconds, record.seconds)) if time.max() > 0 else None
-    return RecordReport(record, start, stop, found, diagnoses, bool(answer.labels), notes=notes, deciding=deciding,
-                        **said)
+from .core import LEADS, ECGError, Record, whole_file
+from .figures import COLORS, save_figure, styled
+from .measurements import BEFORE, FS
+from .plots import PAPERS, fold_rows, lay_out, plot_ecg
+from .predictor import Predictor
+from .reasons import RecordReport, report_record
+from .report import slim_svg
 
 # %% ../nbs/84_record_report.ipynb #38e04864
 _TITLES = { # measure → title, unit, usual range

@@ -242,16 +242,23 @@ def prepare_record(
     "A recording's prepared signal; raises `RecordError` where the preparation fails."
     with naming(record.path or record.id, "can't be prepared"): return prepare(record.signal, record.fs)
 
-# %% ../nbs/10_records.ipynb #f11780f2
+# %% ../nbs/10_records.ipynb #5980ab12
 _LIMB = limb_leads(*np.eye(2)[:, :, None])[..., 0].T # (6, 2) each limb lead as so much of I and of II
 
+def from_two(
+    two, # limb leads that are known, 0 (I) … 5 (aVF)
+    wanted, # limb leads that are not
+)->np.ndarray: # (wanted, 2)
+    "By what two limb leads are multiplied to give others."
+    return _LIMB[wanted]@np.linalg.inv(_LIMB[two])
+
+# %% ../nbs/10_records.ipynb #f11780f2
 def _with_limb_leads(record):
     "The record with the limb leads that two others determine; as it is where none is missing, or all but one are."
     absent = np.isnan(record.signal[:6]).all(axis=1)
     if not absent.any() or absent.sum() > 4: return record
-    first, second = np.flatnonzero(~absent)[:2]
-    signal, from_two = record.signal.copy(), _LIMB@np.linalg.inv(_LIMB[[first, second]])
-    signal[:6][absent] = from_two[absent]@signal[[first, second]]
+    two, signal = np.flatnonzero(~absent)[:2], record.signal.copy()
+    signal[:6][absent] = from_two(two, absent)@signal[two]
     return replace(record, signal=signal, computed=tuple(lead for lead, gone in zip(LEADS, absent) if gone))
 
 # %% ../nbs/10_records.ipynb #c4107b42

@@ -16,16 +16,17 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from .answers import find_model
-from .bundle import Predictor, load_bundle, save_bundle
+from .bundle import load_bundle, save_bundle
 from .calibration import CALIBRATION_METHODS, fit_calibration
 from .cohort import make_folds, scan, split_of_fold
-from .core import (CLASSES, UNFINISHED, CohortError, ECGError, check_folder, hold_file, remove_left,
-    whole_file, write_sheet)
+from ecg_nbdev.core import (CLASSES, UNFINISHED, CohortError, ECGError, check_folder, hold_file, remove_left,
+    whole_file)
 from .data import ecg_dls
 from .decoding import fit_decoder
 from .evaluation import Evaluation, evaluate
 from .fingerprint import Seen, seen_of
 from .folders import RunFolder, digest_of, run_folder
+from .journal import write_table
 from .labels import label_states
 from .learner import ecg_learner, train_learner
 from .losses import LOSSES
@@ -34,6 +35,7 @@ from .models import MODELS, with_new_head
 from .official import list_weights
 from .parallel import with_bar
 from .predictions import load_predictions, predictions_table, save_predictions
+from .predictor import Predictor
 from .pretrain import mix_weights, simulated_start
 from .records import read_record, write_record
 from .report import write_report
@@ -45,9 +47,6 @@ from .store import cohort_store, stored_record
 from .thresholds import apply_thresholds, fit_thresholds, threshold_rule
 
 # %% ../nbs/83_runs.ipynb #9fd0d5df
-def _write_table(table, path):
-    with whole_file(path) as f: write_sheet(table, f)
-
 def _write_json(data, path):
     text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)
     with whole_file(path) as f: f.write_text(text, encoding='utf-8')
@@ -55,8 +54,8 @@ def _write_json(data, path):
 # %% ../nbs/83_runs.ipynb #b299e6c2
 def _write_scores(out, preds, metrics, skipped):
     "Predictions for people and for programs, their scores, what could not be read."
-    _write_table(skipped, out/'skipped.csv')
-    _write_table(predictions_table(preds), out/'predictions.csv')
+    write_table(skipped, out/'skipped.csv')
+    write_table(predictions_table(preds), out/'predictions.csv')
     save_predictions(preds, out/'predictions.parquet')
     _write_json(metrics, out/'metrics.json')
 
@@ -345,7 +344,7 @@ def _finish(predictor, store, split, provenance, cohort, seen, out, choices, nam
         parts = {p: evaluate(preds, predictor.thresholds, p, n_boot=0).to_dict() for p in ('train', 'valid')}
     metrics = {**evaluation.to_dict(), **_patients(cohort), 'parts': parts}
     predictor.about = _about(name, provenance['data'], split, seen, store, provenance, metrics)
-    _write_table(cohort.table, out/'cohort.csv')
+    write_table(cohort.table, out/'cohort.csv')
     _write_scores(out, preds, metrics, skipped)
     save_bundle(predictor, out)
     return evaluation
@@ -413,7 +412,7 @@ def synth_run(
             record = _simulated_into(folder, i, seed, findings)
             if not findings: rows.append(_reference_row(record))
         columns = ['Recording', 'First_label', 'Second_label', 'Third_label']
-        if rows: _write_table(pd.DataFrame(rows, columns=columns), folder/'REFERENCE.csv')
+        if rows: write_table(pd.DataFrame(rows, columns=columns), folder/'REFERENCE.csv')
     return folder
 
 # %% ../nbs/83_runs.ipynb #3fb86655

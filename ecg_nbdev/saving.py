@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from fastcore.basics import patch
-from .bundle import Predictor, load_bundle, save_bundle
+from .bundle import load_bundle, save_bundle
 from .core import ECGError, RecordError
 from .data import WindowDataset, window_dls
 from .fingerprint import seen_of
 from .learner import ECGLearner, ecg_learner
+from .predictor import Predictor
 from .signal import Preparation
 from .store import MemoryStore
 from .thresholds import Thresholds

@@ -20,6 +20,7 @@ import pandas as pd
 from fastcore.basics import patch
 from filelock import FileLock, Timeout
 from .core import LEADS, Record, RecordError, StoreError, hold_file, whole_file, write_sheet
+from .journal import journal_lines, put_down
 from .records import prepare_record, read_record
 from .parallel import in_order, with_bar
 from .marks import record_mark, sample_mark
@@ -287,14 +288,6 @@ def _current(path, table, mark):
     with whole_file(store.path/'index.parquet') as f: index.to_parquet(f)
     return Store(path)
 
-# %% ../nbs/13_store.ipynb #3fa8b243
-def _journal(path):
-    "What an interrupted build has already seen to: one row per recording, packed or skipped."
-    try: text = path.read_text(encoding='utf-8')
-    except FileNotFoundError: return []
-    *lines, _ = text.split('\n') # what follows the last line's end was cut off
-    return [json.loads(line) for line in lines]
-
 # %% ../nbs/13_store.ipynb #40b74d31
 def _samples(rows): return sum(r.get('n_samples', 0) for r in rows)
 
@@ -302,18 +295,11 @@ def _resume(journal, signals, base):
     """The journal's rows if their signals are there, behind `base` samples.
 
     The file `signals`, open for appending, is cut to their length, and the journal to whole lines."""
-    rows = _journal(journal)
+    rows = journal_lines(journal) # one per recording, packed or skipped
     if signals.tell() < (base+_samples(rows))*2*len(LEADS): rows = []
     signals.truncate((base+_samples(rows))*2*len(LEADS))
-    with whole_file(journal) as f: f.write_text(''.join(map(_line, rows)), encoding='utf-8')
+    with whole_file(journal) as f, f.open('w', encoding='utf-8') as notes: put_down(notes, *rows)
     return rows
-
-# %% ../nbs/13_store.ipynb #28a9b871
-def _line(row): return json.dumps(row, default=_plain)+'\n'
-
-def _note(journal, row):
-    journal.write(_line(row))
-    journal.flush()
 
 # %% ../nbs/13_store.ipynb #3d487af9
 def _append(signals, result, name, path, offset):
@@ -343,7 +329,7 @@ def _write(table, file, journal, prepare, n_workers, progress, on_error='skip', 
                 if on_error == 'raise' and isinstance(result, RecordError): raise result
                 rows.append(_append(signals, result, name, path, total))
                 total += rows[-1].get('n_samples', 0)
-                _note(notes, rows[-1])
+                put_down(notes, rows[-1], default=_plain)
     return rows
 
 # %% ../nbs/13_store.ipynb #5017aa3e

@@ -15,10 +15,10 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np
-from .core import LEADS, Record, RecordError, lead_name, limb_leads
+from .core import LEADS, Record, RecordError, lead_name
 from .formats import find_format
 from .headers import MILLIVOLTS, check_signal, read_header, signal_files, signal_size
-from .records import check_rate, find_record, naming, read_record
+from .records import check_rate, find_record, from_two, naming, read_record
 from .signal import Preparation
 
 # %% ../nbs/84_stream.ipynb #0d9b8213
@@ -269,9 +269,9 @@ def _complete(stream):
     names = [lead_name(str(name)) for name in stream.names]
     rows, computed = [names.index(lead) for lead in stream.leads], [LEADS.index(lead) for lead in stream.computed]
     places = [LEADS.index(lead) for lead in stream.leads]
-    from_i_ii = limb_leads(*np.eye(2)[:, :, None])[..., 0].T # (6, 2)
-    weights = from_i_ii[computed]@np.linalg.inv(from_i_ii[places[:2]]) if computed else np.zeros((0, 2))
-    def complete(x): return np.concatenate([x[rows], (weights@x[rows[:2]]).astype(np.float32)]) if computed else x[rows]
+    if not computed: return lambda x: x[rows], places
+    weights = from_two(places[:2], computed)
+    def complete(x): return np.concatenate([x[rows], (weights@x[rows[:2]]).astype(np.float32)])
     return complete, [*places, *computed]
 
 def _on_twelve(x, places):

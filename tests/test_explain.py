@@ -10,12 +10,13 @@ import pytest
 import torch
 
 matplotlib.use('agg')
-from ecg_nbdev.bundle import Predictor, load_pretrained
+from ecg_nbdev.bundle import load_pretrained
 from ecg_nbdev.core import CLASSES, LEADS, ECGError, Record
 from ecg_nbdev.explain import (_class_log_odds, explain_record, integrated_gradients, occlude_leads, occlude_time,
     plot_explanation, probability_drop)
 from ecg_nbdev.labels import LabelSets
 from ecg_nbdev.models import create_model
+from ecg_nbdev.predictor import Predictor
 from ecg_nbdev.sim.rhythm import KINDS
 from ecg_nbdev.sim.synth import compose_signal, simulate
 

@@ -11,12 +11,13 @@ from fastai.basics import Learner, noop
 from fastai.callback.all import CSVLogger, EarlyStoppingCallback, MixedPrecision, ProgressCallback, SaveModelCallback
 from fastai.interpret import Interpretation
 
-from ecg_nbdev.bundle import Predictor, load_bundle
+from ecg_nbdev.bundle import load_bundle
 from ecg_nbdev.core import BundleError, ECGError, Record, RecordError
 from ecg_nbdev.data import ecg_dls
 from ecg_nbdev.interpret import ECGInterpretation
 from ecg_nbdev.learner import LogEpochs, ecg_learner, predict_records, predict_windows, record_states, training_history
 from ecg_nbdev.metrics import macro_auroc
+from ecg_nbdev.predictor import Predictor
 from ecg_nbdev.saving import load_learner
 from ecg_nbdev.signal import Preparation
 from ecg_nbdev.sim.synth import simulate_cohort

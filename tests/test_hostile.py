@@ -168,9 +168,10 @@ def test_statements_that_are_none(tmp_path, row):
 def small(tmp_path_factory):
     "A folder with a small model that has all parts."
     pytest.importorskip('torch')
-    from ecg_nbdev.bundle import Predictor, save_bundle
+    from ecg_nbdev.bundle import save_bundle
     from ecg_nbdev.calibration import Calibration
     from ecg_nbdev.models import create_model
+    from ecg_nbdev.predictor import Predictor
     from ecg_nbdev.thresholds import Thresholds
     curves = [{'method': 'isotonic', 'x': [0., 1.], 'y': [.1, .9]}, *8*[{'method': 'platt', 'parameters': [1., 0.]}]]
     model = create_model('lead', hidden=8)

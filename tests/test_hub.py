@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import yaml
 
-from ecg_nbdev.bundle import Predictor, load_pretrained, save_bundle
+from ecg_nbdev.bundle import load_pretrained, save_bundle
 from ecg_nbdev.core import BundleError, ECGError
 from ecg_nbdev.hub import hub_card
+from ecg_nbdev.predictor import Predictor
 from ecg_nbdev.sim.synth import simulate_cohort
 
 COMMIT = 'a'*40

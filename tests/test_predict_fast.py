@@ -72,7 +72,7 @@ def test_what_goes_wrong_in_one_recording_is_named(models, paths, monkeypatch):
     def fails(record):
         if record.id == 'S00001': raise MemoryError('no room')
         return check_quality(record)
-    monkeypatch.setattr('ecg_nbdev.bundle.check_quality', fails)
+    monkeypatch.setattr('ecg_nbdev.predictor.check_quality', fails)
     rows = list(answer_rows(paths, light, failed.append))
     assert [row['record'] for row in rows] == [p.stem for p in paths if p.stem != 'S00001']
     assert 'S00001.hea' in str(failed[0]) and 'no room' in str(failed[0]) and len(failed) == 1

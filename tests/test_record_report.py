@@ -7,7 +7,8 @@ import pytest
 from ecg_nbdev.core import LEADS, ECGError, Record
 from ecg_nbdev.measurements import FS, measure
 from ecg_nbdev.records import write_record
-from ecg_nbdev.record_report import Diagnosis, RecordReport, plot_report
+from ecg_nbdev.reasons import Diagnosis, RecordReport
+from ecg_nbdev.record_report import plot_report
 from ecg_nbdev.sim.synth import simulate
 
 HOSTILE = '<script>alert("x")</script> & $\\frac{1}$'

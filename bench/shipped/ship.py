@@ -1,12 +1,13 @@
 """The model folder: one network tuned on every real recording, thresholds and calibration from cross-validation."""
 from pathlib import Path
-from ecg_nbdev.bundle import Predictor, save_bundle
+from ecg_nbdev.bundle import save_bundle
 from ecg_nbdev.calibration import fit_calibration
 from ecg_nbdev.core import CLASSES, whole_file
 from ecg_nbdev.evaluation import evaluate
 from ecg_nbdev.export import export_onnx
 from ecg_nbdev.signal import Preparation
 from ecg_nbdev.fingerprint import seen_of
+from ecg_nbdev.predictor import Predictor
 from ecg_nbdev.thresholds import fit_thresholds
 from .card import card
 from .networks import FOLDS, HOW, ONE, SEEDS, predict

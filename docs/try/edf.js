@@ -2,7 +2,8 @@
 import {MILLIVOLTS, RecordError, leadOf, makeRecord, rowsOf} from './record.js';
 
 const WIDTHS = { // fields of each signal, in the order of the file
-  label: 16, transducer: 80, unit: 8, low: 8, high: 8, digitalLow: 8, digitalHigh: 8, filter: 80, samples: 8, reserved: 32};
+  label: 16, transducer: 80, unit: 8, low: 8, high: 8, digitalLow: 8, digitalHigh: 8,
+  filter: 80, samples: 8, reserved: 32};
 
 function parseHeader(file, bytes) {
   const text = new TextDecoder('latin1').decode(bytes.subarray(0, 256 * 257));

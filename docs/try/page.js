@@ -82,7 +82,8 @@ function showFindings(record, found) {
 
 function drawFrom(start) {
   $('paper').replaceChildren(drawPaper(shown.record, start));
-  $('from').textContent = `${start.toFixed(1)} – ${Math.min(start + 10, shown.record.n / shown.record.fs).toFixed(1)} s`;
+  const end = Math.min(start + 10, shown.record.n / shown.record.fs);
+  $('from').textContent = `${start.toFixed(1)} – ${end.toFixed(1)} s`;
 }
 
 function showRecord(record) {
@@ -110,7 +111,8 @@ function showError(error) {
 async function answer(record, about) {
   const found = checkQuality(record, about.limits), refusal = found.find((f) => f.refuse)?.words;
   const prob = refusal ? null : await (await loadModel()).predict(record);
-  return {record, about, found, prob, values: [...about.thresholds.values], refused: refusal ?? (prob ? '' : NO_WINDOW)};
+  const values = [...about.thresholds.values];
+  return {record, about, found, prob, values, refused: refusal ?? (prob ? '' : NO_WINDOW)};
 }
 
 function show(result) {

@@ -122,7 +122,9 @@ class Measured {
   // A finding for the leads whose value is beyond the limit.
   perLead(name, values, words) {
     const leads = this.leads(values.map((v) => v > this.limits[name]));
-    return leads.length ? [{name, words: words(listLeads(leads), Math.max(...leads.map((l) => values[LEADS.indexOf(l)])))}] : [];
+    if (!leads.length) return [];
+    const worst = Math.max(...leads.map((l) => values[LEADS.indexOf(l)]));
+    return [{name, words: words(listLeads(leads), worst)}];
   }
 }
 
@@ -166,7 +168,9 @@ function missing({record}) {
     const words = `${listLeads(gone)} absent: the answer rests on the other ${LEADS.length - gone.length} leads`;
     found.push({name: 'missing', words});
   }
-  if (made.length) found.push({name: 'computed', words: `${listLeads(made)} absent, computed from the other limb leads`});
+  if (made.length) {
+    found.push({name: 'computed', words: `${listLeads(made)} absent, computed from the other limb leads`});
+  }
   return found;
 }
 

@@ -94,7 +94,8 @@ export class Fourier {
 
   // The two rows of real numbers behind halves of spectra, each part of these weighted.
   inverse(x, y, weight) {
-    const {n} = this, a = new Float64Array(n), b = new Float64Array(n); // conjugated: so the same transform runs backwards
+    // conjugated: so the same transform runs backwards
+    const {n} = this, a = new Float64Array(n), b = new Float64Array(n);
     for (let k = 0; k < weight.length; k++) {
       const w = weight[k], m = (n - k) % n, xi = m === k ? 0 : x.im[k], yi = m === k ? 0 : y.im[k];
       a[m] = (x.re[k] + yi) * w;

@@ -81,7 +81,9 @@ function namesOf(file, names, n, told, notes) {
     throw new RecordError(file, `has ${n} columns and ${told.leads.length} leads were given: name every column`, true);
   }
   if (names.some(leadOf)) return names;
-  if (!USUAL[n]) throw new RecordError(file, `has ${n} columns without names of leads: name them, in their order`, true);
+  if (!USUAL[n]) {
+    throw new RecordError(file, `has ${n} columns without names of leads: name them, in their order`, true);
+  }
   notes.push(`names no leads, its ${n} columns are taken for ${USUAL[n].join(', ')}`);
   return USUAL[n];
 }
@@ -126,7 +128,8 @@ function recordOfColumns(file, names, columns, told, rate, unit) {
 }
 
 function decode(bytes) {
-  const marked = [[[0xff, 0xfe], 'utf-16le'], [[0xfe, 0xff], 'utf-16be']].find(([mark]) => mark.every((b, i) => bytes[i] === b));
+  const marks = [[[0xff, 0xfe], 'utf-16le'], [[0xfe, 0xff], 'utf-16be']];
+  const marked = marks.find(([mark]) => mark.every((b, i) => bytes[i] === b));
   return new TextDecoder(marked ? marked[1] : 'utf-8').decode(bytes);
 }
 

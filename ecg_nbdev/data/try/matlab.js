@@ -37,7 +37,8 @@ const text = ([, bytes]) => new TextDecoder().decode(bytes).replace(/\0.*$/s, ''
 // The fields of a structure's first element.
 function fields(parts) {
   const [width] = numbers(parts[3]), names = parts[4][1];
-  const split = Array.from({length: names.length / width}, (_, i) => text([0, names.subarray(i * width, (i + 1) * width)]));
+  const split = Array.from({length: names.length / width},
+    (_, i) => text([0, names.subarray(i * width, (i + 1) * width)]));
   return Object.fromEntries(split.map((name, i) => [name, matrix(parts[5 + i][1]).value]));
 }
 
