@@ -125,3 +125,15 @@ def test_runs_with_and_without_real_data(path):
 def test_results_come_from_saved_tables(path):
     text = '\n'.join(code(json.loads(path.read_text(encoding='utf-8'))['cells']))
     assert '../../bench/' in text and not re.search(r'\b(Learner|ecg_learner|\.fit\w*)\(', text)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize('path', [p for p in sorted((NBS/'tutorials').glob('*.ipynb'))
+                                  if 'skip_exec' in p.read_text(encoding='utf-8') and not p.stem.endswith('_vi')], ids=lambda p: p.stem)
+def test_a_page_that_takes_minutes_runs(path):
+    "nbdev-test leaves them out (`skip_exec`)."
+    import nbclient, nbformat
+    nb = nbformat.read(path, as_version=4)
+    nbclient.NotebookClient(nb, timeout=1800, resources={'metadata': {'path': str(path.parent)}}).execute()
+    assert any(c.get('outputs') for c in nb.cells)
