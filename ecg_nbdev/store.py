@@ -314,10 +314,12 @@ def _append(signals, result, name, path, offset):
 # %% ../nbs/13_store.ipynb #5e63e187
 def _packed(table, prepare, n_workers, progress, held):
     "What packing gives for each recording; `held`: mark → name of those that are in the store already."
-    results = in_order(partial(_pack, prepare=prepare), table.path, n_workers)
-    for result, path in zip(with_bar(results, len(table), progress), table.path):
-        same = None if isinstance(result, RecordError) else held.get(result[2])
-        yield RecordError(path, f'is in the store as {same}') if same else result
+    results, names = in_order(partial(_pack, prepare=prepare), table.path, n_workers), set(held.values())
+    for result, name, path in zip(with_bar(results, len(table), progress), table.id, table.path):
+        if isinstance(result, RecordError): yield result
+        elif result[2] in held: yield RecordError(path, f'is in the store as {held[result[2]]}')
+        elif name in names: yield RecordError(path, 'has the name of another recording in the store: rename it')
+        else: yield result
 
 def _write(table, file, journal, prepare, n_workers, progress, on_error='skip', base=0, held={}):
     "Pack all recordings behind `base` samples of a file, from where the journal ends; returns the journal's rows."
@@ -415,13 +417,6 @@ def build_store(
     return Store(path)
 
 # %% ../nbs/13_store.ipynb #539fb453
-def _new_rows(store, table):
-    "Rows of a table whose files are not in the store; raises `StoreError` for another recording of a name in it."
-    new = table[~table.path.isin(store.index.path)].reset_index(drop=True)
-    taken = new.id[new.id.isin(store.index.id)]
-    if not len(taken): return new
-    raise StoreError(f'{store.path}: holds another recording of the name {taken.iloc[0]}: rename the new one')
-
 def _end_growth(store, new, rows):
     "Replace the index by one with the new rows in it."
     packed, skipped = _parted(rows)
@@ -454,7 +449,7 @@ def grow_store(
     Raises `StoreError` for another preparation, and where another process adds to it."""
     path, store = Path(path), Store(path)
     check_prepared(store, prepare)
-    new, held = _new_rows(store, table), dict(zip(store.index.mark, store.index.id))
+    new, held = table[~table.path.isin(store.index.path)], dict(zip(store.index.mark, store.index.id))
     if not len(new): return store
     journal = path/f'.adding-{_fingerprint(new, prepare)}'
     with open(path/'signal.i16', 'r+b') as held_file:
