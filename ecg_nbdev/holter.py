@@ -104,9 +104,8 @@ def _evidence(windows, classes, point):
         return np.where(np.array(on, bool).reshape(-1, len(classes)), 0, -np.inf)
     prob = windows[list(classes)]
     margin = np.where(prob.isna(), -np.inf, point.margin(prob.fillna(.5).to_numpy()))
-    if 'Normal' in classes: # it keeps no company
-        normal = classes.index('Normal')
-        margin[(np.delete(margin, normal, axis=1) >= 0).any(axis=1), normal] = -np.inf
+    alone = np.isin(classes, getattr(point, 'alone', ('Normal',))) # they keep no company
+    margin[np.ix_((margin[:, ~alone] >= 0).any(axis=1), alone)] = -np.inf
     return margin
 
 # %% ../nbs/85_holter.ipynb #970c33ef
