@@ -190,8 +190,8 @@ def test_a_translation_is_of_what_stands_there_now(translation, source):
     said = re.search(r'<!-- translation of \S+, state (\w+)', (ROOT/translation).read_text(encoding='utf-8'))[1]
     assert said == state_of(ROOT/source), f'{source} has changed: bring {translation} in step and write the state'
     if translation.endswith('.ipynb'):
-        ours, theirs = ([''.join(c['source']) for c in json.loads((ROOT/p).read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'code']
-                        for p in (translation, source))
+        cells = (json.loads((ROOT/p).read_text(encoding='utf-8'))['cells'] for p in (translation, source))
+        ours, theirs = ([''.join(c['source']) for c in some if c['cell_type'] == 'code'] for some in cells)
         assert ours == theirs
 
 def test_readme_links_exist():
