@@ -15,6 +15,7 @@ from threading import Barrier
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from .core import LEADS
 
 # %% ../nbs/39_blocks.ipynb #b41f9829
@@ -267,6 +268,21 @@ class Pool(nn.Module):
         first = torch.where(step == torch.where(there, step, len(step)+1).amin(1, keepdim=True), x, 0.).sum(1)
         return torch.cat([last.chunk(2, -1)[0], first.chunk(2, -1)[1]], -1)
 
+# %% ../nbs/39_blocks.ipynb #002cb99c
+def onnx_layer(
+    conv, # a convolution with a stride
+    norm, # the batch norm behind it
+    x:torch.Tensor, # (B, channels, 1, n)
+    mask:torch.Tensor, # (B, 1, 1, steps) 1 where a step has any sample, else 0
+)->torch.Tensor: # (B, features, 1, steps), 0 where a step has no sample
+    "Convolution, norm and ReLU of a trained layer, and the mask, in one node."
+    whole = fuse_conv_bn_eval(conv, norm)
+    below = torch.zeros_like(whole.weight[:, :1])
+    below[..., below.shape[-1]//2] = -1e9
+    weight = torch.cat([whole.weight, below], 1).detach()
+    gone = torch.stack([1-mask]*conv.stride[1], -1).flatten(3)[..., :x.shape[-1]]
+    return F.conv2d(torch.cat([x, gone], 1), weight, whole.bias.detach(), conv.stride, conv.padding).relu()
+
 # %% ../nbs/39_blocks.ipynb #15a14a2a
 class ConvStem(nn.Module):
     "Strided convolutions: shapes of waves, fewer and fewer steps a second."
@@ -299,8 +315,11 @@ class ConvStem(nn.Module):
         gaps = not self.training or (mask.any(-1) & ~mask.all(-1)).any()  # without any, the mask in the end is enough
         mask = mask.float()
         for conv, norm, stride in zip(self.convs, self.norms, self.strides):
-            x = norm(conv(x).contiguous(memory_format=torch.channels_last)).relu_()
             mask = F.max_pool2d(mask, (1, stride), ceil_mode=True)
+            if conv is self.convs[0] and torch.onnx.is_in_onnx_export() and conv.groups == 1:
+                x = onnx_layer(conv, norm, x, mask)
+                continue
+            x = norm(conv(x).contiguous(memory_format=torch.channels_last)).relu_()
             if gaps: x = x*mask.to(x.dtype)
         waves = x[:, :, 0].transpose(1, 2)
         if self.shared: waves = waves.unflatten(0, (-1, self.leads))

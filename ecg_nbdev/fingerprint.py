@@ -83,7 +83,9 @@ def _products(self:Fingerprints, trace, rows, finer):
     "(rows, shifts): sums of products with a trace that is moved, in parts of a sample, from `_EARLIEST` on."
     n = fast_length(trace.shape[1]+_LEAST*RATE) # what wraps around meets zeros
     if n not in self._spectra: self._spectra = {n: np.fft.rfft(self.traces.swapaxes(0, 1), n).conj()}
-    spectra, spectrum = self._spectra[n], np.fft.rfft(np.pad(trace*finer, ((0, 0), (-_EARLIEST, 0))), n)
+    moved = np.zeros((len(SHOWN), n), np.float32)
+    moved[:, -_EARLIEST:trace.shape[1]-_EARLIEST] = trace*finer
+    spectra, spectrum = self._spectra[n], np.fft.rfft(moved)
     both = spectra[0, rows]*spectrum[0]
     for lead in range(1, len(SHOWN)): both += spectra[lead, rows]*spectrum[lead]
     return np.fft.irfft(both, n*finer)
