@@ -139,8 +139,9 @@ def _read_index(path):
         index, held = pd.read_parquet(path/'index.parquet'), (path/'signal.i16').stat().st_size
         offset, n, _ = (index[name].to_numpy(np.int64) for name in ('offset', 'n_samples', 'crc'))
         total = int((offset+n).max(initial=0))
-        if min(offset.min(initial=0), n.min(initial=0)) < 0: raise ValueError('a recording begins or ends before the first')
-    except (OSError, LookupError, ValueError, TypeError) as e: raise StoreError(f'{path}: is damaged ({e}): {_MEND}') from e
+        if min(offset.min(initial=0), n.min(initial=0)) < 0: raise ValueError('a recording begins before the first sample')
+    except (OSError, LookupError, ValueError, TypeError) as e:
+        raise StoreError(f'{path}: is damaged ({e}): {_MEND}') from e
     wanted = total*2*len(LEADS)
     if held < wanted: raise StoreError(f'{path}: signal.i16 has {held} bytes, not {wanted}: {_MEND}')
     return index, total
@@ -180,7 +181,8 @@ class Store:
         i:int, # row of the index
     )->Record: # at the store's rate, prepared
         "One recording with what is known of its patient; raises `RecordError` where a bit of it is not what it was."
-        row, at, path = self.index.iloc[i], slice(self._offset[i], self._offset[i]+self._n[i]), self.path/self.index.id[i]
+        row, at = self.index.iloc[i], slice(self._offset[i], self._offset[i]+self._n[i])
+        path = self.path/row.id
         if crc32(self.units[at].tobytes()) != row.crc: raise RecordError(path, 'is damaged in the store: pack it again')
         labels, unknown = (tuple(filter(None, row[name].split(';'))) for name in ('labels', 'unknown'))
         return StoredRecord(self.signal(i), self.fs, row.id, labels, row.age, row.sex, row.patient, unknown, path,
@@ -192,7 +194,8 @@ class Store:
         "Some of the recordings; nothing is copied."
         some, rows = copy.copy(self), np.asarray(rows, np.int64)
         some._rows = rows if self._rows is None else self._rows[rows]
-        some.index, some._offset, some._n = self.index.iloc[rows].reset_index(drop=True), self._offset[rows], self._n[rows]
+        some.index = self.index.iloc[rows].reset_index(drop=True)
+        some._offset, some._n = self._offset[rows], self._n[rows]
         return some
 
     @property
@@ -452,8 +455,9 @@ def grow_store(
     new, held = table[~table.path.isin(store.index.path)], dict(zip(store.index.mark, store.index.id))
     if not len(new): return store
     journal = path/f'.adding-{_fingerprint(new, prepare)}'
-    with open(path/'signal.i16', 'r+b') as held_file:
-        if not hold_file(held_file.fileno()): raise StoreError(f'{path}: another process adds to it: wait until it is done')
+    with open(path/'signal.i16', 'r+b') as signals:
+        if not hold_file(signals.fileno()):
+            raise StoreError(f'{path}: another process adds to it: wait until it is done')
         for other in set(path.glob('.adding-*'))-{journal}: other.unlink()
         rows = _write(new, path/'signal.i16', journal, prepare, n_workers, progress, base=len(store.units), held=held)
         _end_growth(store, new, rows)

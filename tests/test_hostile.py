@@ -162,6 +162,18 @@ def test_statements_that_are_none(tmp_path, row):
     with pytest.raises(CohortError): read_ptbxl(tmp_path/'ptbxl_database.csv')
 
 
+def ends_at_seven(path):
+    "A reader that ends its process."
+    if path.stem == 'n7': os._exit(1)
+    return RecordError(path, 'was read')
+
+def test_a_reading_that_ends_its_process_is_named_and_the_rest_is_read(monkeypatch):
+    from ecg_nbdev.cohort import _survived
+    monkeypatch.setattr('ecg_nbdev.cohort._describe', ends_at_seven)
+    said = [error.reason for error in _survived([Path(f'n{i}') for i in range(30)])]
+    assert len(said) == 30 and said.count('was read') == 29 and 'ended the process' in said[7]
+
+
 # --- model folders
 
 @pytest.fixture(scope='module')
