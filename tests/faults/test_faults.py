@@ -162,7 +162,8 @@ def test_killed_at_any_moment(name, data, mirror, tmp_path):
         while any(Path(f'/proc/{pid}').exists() for pid in below) and time.monotonic() < end: time.sleep(.1)
         assert not [pid for pid in below if Path(f'/proc/{pid}').exists()], 'a worker outlives its parent'
     time.sleep(1.1) # what is younger than a second is not taken for a remainder
-    if process.returncode: assert run(command, *words_for(tmp_path/'killed'))[0] == 0
+    done = run(command, *words_for(tmp_path/'killed'))
+    assert done[0] == 0 or 'is not empty' in done[1][0], done # a simulation that was killed when all was written
     whole, killed = contents(tmp_path/'whole'), contents(tmp_path/'killed')
     assert killed.keys() == whole.keys()
     differ = {p for p in whole if whole[p] != killed[p]}
