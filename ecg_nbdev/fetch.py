@@ -67,6 +67,7 @@ def _load(url, file, stop, most=_LARGEST, tries=3, wait=1., silence=_SILENCE):
 
     It is asked for up to `tries` times: `wait` s later, then 2·`wait` s later, …"""
     for left in reversed(range(tries)):
+        asked = monotonic()
         try:
             file.seek(0)
             file.truncate()
@@ -75,7 +76,8 @@ def _load(url, file, stop, most=_LARGEST, tries=3, wait=1., silence=_SILENCE):
         except _BROKEN as e:
             hopeless = isinstance(e, (ValueError, InvalidURL)) or isinstance(e, HTTPError) and e.code in (403, 404)
             if hopeless or not left or stop.is_set(): raise _Missing(printable(e)) from e
-            print(f'{printable(url)}: {printable(e)}, asked again', file=sys.stderr, flush=True)
+            if monotonic()-asked >= min(silence, 5): # nobody waits for long without a word
+                print(f'{printable(url)}: {printable(e)}, asked again', file=sys.stderr, flush=True)
             stop.wait(wait*(tries-left))
 
 # %% ../nbs/81_fetch.ipynb #cba15f56
