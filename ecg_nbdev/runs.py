@@ -407,7 +407,9 @@ def evaluate_run(
     Raises CohortError where nothing can be read, nothing is labelled, or the model has seen all of it."""
     predictor = find_model(model)
     rules = predictor.rules or label_rules()
-    cohort = _cohort(test_path, replace(rules, told=label_rules(labels).told) if labels else rules)
+    if labels: rules = replace(rules, told=label_rules(labels).told)
+    if labels and not rules.told: raise CohortError(f'{labels} names no column of labels: write FILE.csv:COLUMN')
+    cohort = _cohort(test_path, rules)
     about = {'data': str(test_path), 'model': str(model or 'shipped'), **_patients(cohort)}
     about |= {k: v for k, v in predictor.about.items() if k in ('arch', 'seed')}
     preds = predictor.predictions(cohort, provenance=about, show=show)
