@@ -449,7 +449,9 @@ def evaluate_run(
     check_folder(out)
     predictor = find_model(model)
     rules = predictor.rules or label_rules()
-    cohort = _cohort(test_path, replace(rules, told=label_rules(labels).told) if labels else rules)
+    if labels: rules = replace(rules, told=label_rules(labels).told)
+    if labels and not rules.told: raise CohortError(f'{labels} names no column of labels: write FILE.csv:COLUMN')
+    cohort = _cohort(test_path, rules)
     about = {'data': Path(test_path).resolve().name, 'model': Path(model).resolve().name if model else 'shipped',
              **_patients(cohort)}
     about |= {k: v for k, v in predictor.about.items() if k in ('arch', 'seed')}

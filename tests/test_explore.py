@@ -16,7 +16,7 @@ def notebook(request):
 
 
 def source(cell): return ''.join(cell['source'])
-def code(cells): return [source(c) for c in cells if c['cell_type'] == 'code']
+def code(cells): return [source(c) for c in cells if c['cell_type'] == 'code' and '/content' not in source(c)] # that is Colab's
 def markdown(cells): return [source(c) for c in cells if c['cell_type'] == 'markdown']
 def images(cell): return [o for o in cell.get('outputs', []) if 'image/png' in o.get('data', {})]
 def answer(cells): return ''.join(cells[-1]['outputs'][-1]['data']['text/markdown'])
