@@ -100,7 +100,7 @@ def test_figures_have_titles_and_labels(notebook):
     for text in code(notebook[1]):
         if 'plt.subplots(' not in text: continue
         assert re.search(r'title\b|draw_traces\(', text), text
-        assert re.search(r'heatmap\(|draw_counts\(|label\b', text), text
+        assert re.search(r'heatmap\(|draw_counts\(|plot_ecg\(|label\b', text), text
         if 'heatmap(' in text: assert re.search(r"label='[^']+'|cbar=False", text), text
 
 
