@@ -4,7 +4,7 @@ BIN := .venv/bin
 DEMO := runs/demo
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup demo classes test sync types notebooks pytest house lab docs pretrained cpsc2018 cpsc2018-grid baselines study release clean
+.PHONY: setup demo classes test sync types notebooks pytest browser unit house lab docs pretrained cpsc2018 cpsc2018-grid baselines study release clean
 
 setup: .venv/ready
 
@@ -22,9 +22,9 @@ demo: setup
 	ecg-evaluate --test-path $(DEMO)/test --model $(DEMO)/model --out $(DEMO)/evaluation
 	@echo; echo "model:   $(DEMO)/model"; echo "figures: $(DEMO)/evaluation/report.html"
 
-# All that CI runs; notebooks and pytest side by side.
+# All that CI runs; notebooks, tests in a browser and the other tests side by side.
 test: setup sync types
-	$(MAKE) -j2 --output-sync=target notebooks pytest
+	$(MAKE) -j3 --output-sync=target notebooks browser unit
 
 # The exported modules and the cleaned notebooks are what the notebooks say.
 sync: setup
@@ -40,8 +40,13 @@ types: setup
 notebooks: setup
 	OMP_NUM_THREADS=1 nbdev-test --n-workers 2
 
-pytest: setup
-	OMP_NUM_THREADS=1 python -m pytest
+pytest: browser unit
+
+browser: setup
+	OMP_NUM_THREADS=1 python -m pytest -m 'browser and not nightly'
+
+unit: setup
+	OMP_NUM_THREADS=1 python -m pytest -m 'not browser and not nightly'
 
 # How the house reads: lengths of cells and lines, public names; --verbose names each.
 house: setup
