@@ -90,7 +90,8 @@ def test_a_bare_environment(data, tmp_path):
 
 
 def test_ctrl_c_is_one_line(mirror, tmp_path):
-    process = start('ecg-fetch', 'cpsc2018', tmp_path/'new', '--host', mirror)
+    def heard(): signal.signal(signal.SIGINT, signal.SIG_DFL) # a shell's background processes do not hear it
+    process = start('ecg-fetch', 'cpsc2018', tmp_path/'new', '--host', mirror, preexec_fn=heard)
     until(process, lambda: list((tmp_path/'new').rglob('S*')))
     process.send_signal(signal.SIGINT)
     says_one_line(ended(process), 'stopped', 130)
