@@ -26,11 +26,12 @@ demo: setup
 test: setup sync types
 	$(MAKE) -j3 --output-sync=target notebooks browser unit
 
-# The exported modules and the cleaned notebooks are what the notebooks say.
+# The exported modules and the cleaned notebooks are what the notebooks say. The export touches pyproject.toml: nothing is to be
+# installed again for that.
 sync: setup
 	@before=$$(mktemp -d) && cp -r nbs ecg_nbdev $$before && nbdev-export && nbdev-clean \
 	  && diff -rq -x __pycache__ -x .ipynb_checkpoints $$before/nbs nbs && diff -rq -x __pycache__ $$before/ecg_nbdev ecg_nbdev \
-	  && rm -r $$before && echo "notebooks and modules are in sync" \
+	  && rm -r $$before && touch .venv/ready && echo "notebooks and modules are in sync" \
 	  || { echo "notebooks and modules differ: they are exported and cleaned now, look at 'git diff' and commit"; exit 1; }
 
 # Calls fit the annotations of the package's functions.
