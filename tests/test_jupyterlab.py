@@ -125,7 +125,8 @@ def test_the_quickstart_in_jupyterlab(run_all):
 
 @pytest.mark.browser
 @pytest.mark.parametrize('path, name', [
-    ('nbs/71a_widget.ipynb', 'PAC'), ('nbs/tutorials/threshold_selection.ipynb', 'PAC')], ids=['widget', 'tutorial'])
+    ('nbs/71a_widget.ipynb', 'PAC'), pytest.param('nbs/tutorials/threshold_selection.ipynb', 'PAC', marks=pytest.mark.nightly)],
+    ids=['widget', 'tutorial'])
 def test_the_slider_in_jupyterlab(run_all, path, name):
     page = run_all(path)
     chosen, shown = last_output(page)
