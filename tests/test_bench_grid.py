@@ -29,6 +29,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.filterwarnings('ignore')
+@pytest.mark.nightly
 def test_the_grid_of_a_simulated_set(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bench, 'finetune', partial(bench.finetune, simulated=16, epochs=1))
     stores = simulated_store(32, 1)

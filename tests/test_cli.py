@@ -64,6 +64,7 @@ def test_training_writes_all_it_promises(trained):
     assert f"{metrics['n_records']} test recordings: macro AUROC {metrics['macro_auroc']:.3f}" in done.stdout
 
 
+@pytest.mark.nightly
 def test_the_same_seed_gives_the_same_metrics(trained):
     root, _ = trained
     run('ecg-train', '--data-path', root/'data', '--out', root/'again', '--arch', 'multilead', '--epochs', 2)
@@ -134,6 +135,7 @@ def test_a_label_set_a_class_is_an_option_of_training(trained, tmp_path):
     assert json.loads(run('ecg-predict', file, '--model', tmp_path/'sets').stdout)[0]['labels'] in config['label_sets']
 
 
+@pytest.mark.nightly
 def test_calibration_is_an_option_of_training(trained, tmp_path):
     root, _ = trained
     run('ecg-train', '--data-path', root/'data', '--out', tmp_path/'calibrated',
@@ -293,6 +295,7 @@ def test_recordings_the_shipped_model_has_seen_train_and_never_judge(tmp_path):
     assert 'shipped has been trained on' in said and 'name another --fold' in said
 
 
+@pytest.mark.nightly
 def test_label_sets_can_answer_and_are_saved(tmp_path):
     "`--decode sets`: the model folder holds the decoder, and prediction and evaluation use it."
     run('ecg-synth', tmp_path/'data', '--n', 60, '--seed', 6)
