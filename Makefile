@@ -2,9 +2,10 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 DEMO := runs/demo
+COMMANDS := tests/faults $(wildcard $(addprefix tests/test_,bench*.py classes.py cli*.py cpsc2018.py locks.py resume.py))
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup demo classes test sync types notebooks pytest browser unit house lab docs pretrained cpsc2018 cpsc2018-grid baselines study release clean
+.PHONY: setup demo classes test sync types notebooks pytest browser commands unit house lab docs pretrained cpsc2018 cpsc2018-grid baselines study release clean
 
 setup: .venv/ready
 
@@ -22,9 +23,9 @@ demo: setup
 	ecg-evaluate --test-path $(DEMO)/test --model $(DEMO)/model --out $(DEMO)/evaluation
 	@echo; echo "model:   $(DEMO)/model"; echo "figures: $(DEMO)/evaluation/report.html"
 
-# All that CI runs; notebooks, tests in a browser and the other tests side by side.
+# All that CI runs; notebooks, tests in a browser, of commands, and all others side by side.
 test: setup sync types
-	$(MAKE) -j3 --output-sync=target notebooks browser unit
+	$(MAKE) -j4 --output-sync=target notebooks browser commands unit
 
 # The exported modules and the cleaned notebooks are what the notebooks say. The export touches pyproject.toml: nothing is to be
 # installed again for that.
@@ -41,13 +42,16 @@ types: setup
 notebooks: setup
 	OMP_NUM_THREADS=1 nbdev-test --n-workers 2
 
-pytest: browser unit
+pytest: browser commands unit
 
 browser: setup
 	OMP_NUM_THREADS=1 python -m pytest -m 'browser and not nightly'
 
+commands: setup
+	OMP_NUM_THREADS=1 python -m pytest -m 'not browser and not nightly' $(COMMANDS)
+
 unit: setup
-	OMP_NUM_THREADS=1 python -m pytest -m 'not browser and not nightly'
+	OMP_NUM_THREADS=1 python -m pytest -m 'not browser and not nightly' $(addprefix --ignore=,$(COMMANDS))
 
 # How the house reads: lengths of cells and lines, public names; --verbose names each.
 house: setup
