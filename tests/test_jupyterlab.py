@@ -95,7 +95,7 @@ def run_all(lab, browser):
                 page.wait_for_function(STARTED, timeout=10_000)
                 break
             except TimeoutError: continue
-        last_cell(page).locator('.jp-OutputArea-output').or_(page.locator(ERROR)).first.wait_for(timeout=180_000)
+        last_cell(page).locator('.jp-OutputArea-output').or_(page.locator(ERROR)).first.wait_for(timeout=420_000)
         assert page.locator(ERROR).all_text_contents() == []
         n = len(code_cells(json.loads(fresh(path))))
         assert prompts(page) == [f'[{i+1}]:' for i in range(n)], 'every cell has run once, in order, on this kernel'
