@@ -1,4 +1,4 @@
-"""Files that are wrong in ways nobody thought of: `python bench/fuzz.py --data $ECG_DATA --minutes 10`.
+"""Files that are wrong in ways nobody thought of: `python bench/fuzz.py $ECG_DATA --minutes 10`.
 
 A corpus of real and made files of every format is changed at random (seeded): bits, numbers, lengths, pieces that are
 missing, twice, or of another file. Each mutant is read in a child process with 10 s and 1 GiB beyond what the imports take.
