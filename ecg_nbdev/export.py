@@ -59,7 +59,8 @@ def export_onnx(
     path, # the .onnx file, replaced whole
     alone:bool=True, # False: without what `config.json` says, for `model.onnx` in the model's folder
 )->Path: # the file
-    "Write the network with all that belongs to it; raises ECGError where the packages of the extra `onnx` are missing."
+    "Write the network with all that belongs to it; raises ECGError without the extra `onnx`, and for another ending."
+    if Path(path).suffix.lower() != '.onnx': raise ECGError(f'{path}: a model ends in .onnx: rename it')
     onnx, notes = needed_package('onnx'), {'weights': model_digest(predictor.model)}
     if alone: notes['ecg_nbdev'] = json.dumps(to_config(predictor), ensure_ascii=False, allow_nan=False)
     with whole_file(path) as f:

@@ -31,8 +31,9 @@ def digest_of(
 # %% ../nbs/53_folders.ipynb #02d39990
 def code_version()->dict:
     "What of the software the digits of a run depend on."
-    modules = sorted((f.name, f.read_bytes()) for f in files('ecg_nbdev').iterdir() if f.name.endswith('.py'))
-    own = digest_of(*(part for module in modules for part in module))
+    own = Path(str(files('ecg_nbdev')))
+    read = sorted(f for kind in ('*.py', '*.csv') for f in own.rglob(kind)) # modules, and tables of rules
+    own = digest_of(*(part for f in read for part in (str(f.relative_to(own)), f.read_bytes())))
     return {'ecg_nbdev': f'{version("ecg_nbdev")} ({own})', 'torch': version('torch'), 'numpy': version('numpy')}
 
 # %% ../nbs/53_folders.ipynb #55e8139e

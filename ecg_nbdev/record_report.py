@@ -288,8 +288,9 @@ def report_run(
     "Read a recording and write the report on it. Raises RecordError for what can't be read."
     if Path(out).suffix.lower() not in _KINDS: raise ECGError(f"{out}: a report ends in {', '.join(_KINDS)}: rename it")
     def stop(error): raise error
-    path, = recordings_of([file], stop)
-    record, notes = read_noted(path, told)
+    paths = recordings_of([file], stop)
+    if len(paths) != 1: raise ECGError(f'{file}: holds {len(paths)} recordings: name one of them')
+    record, notes = read_noted(paths[0], told)
     done = report_record(record, find_model(model), notes)
     done.save(out)
     return done

@@ -218,6 +218,7 @@ def find_record(
         if path.is_file(): return (_is_signal(path) and _header_of(path)) or path
         for suffix in (*READERS, *ENDINGS):
             if (found := Path(f'{path}{suffix}')).is_file(): return found
+        if path.is_dir(): raise RecordError(path, 'is a folder: name one of its recordings')
     except (OSError, ValueError) as e: raise RecordError(path, f"can't be looked up ({e}): check the path") from e
     raise RecordError(path, 'there is no such recording: check the path')
 

@@ -405,7 +405,8 @@ def synth_run(
 )->Path:
     """Write a simulated data set; the same seed writes the same files, and a run that was stopped is continued.
 
-    Raises CohortError where the folder is not empty, or where another process writes it."""
+    Raises CohortError for no recordings, where the folder is not empty, or where another process writes it."""
+    if n < 1: raise CohortError(f'{n} recordings can\'t be simulated: give 1 or more')
     folder, rows = Path(folder), []
     with _unfinished(folder, {'n': n, 'seed': seed, 'findings': findings}):
         for i in with_bar(range(n), n, show):

@@ -10,6 +10,7 @@ __all__ = ['highpass', 'bandpass', 'Preparation']
 # %% ../nbs/21_signal.ipynb #4ed55ad0
 from dataclasses import asdict, dataclass
 import numpy as np
+from .core import ECGError
 from .filters import forward_backward
 from .records import _bridge, resample
 
@@ -56,6 +57,10 @@ class Preparation:
     fs:float=100. # sampling rate after it, Hz
     highpass:float|None=0.5 # Hz, None for no filter
     limit:float|None=8. # mV: what exceeds it is an electrode, not a heart; None for no limit
+
+    def __post_init__(self):
+        least = 2*(self.highpass or 0)
+        if not least < self.fs < np.inf: raise ECGError(f'sampling rate {self.fs:g} Hz: give one above {least:g} Hz')
 
     def __call__(self,
         x:np.ndarray, # (leads, n) mV

@@ -11,10 +11,15 @@ from scipy.io import savemat
 from ecg_nbdev.cohort import find_records, scan
 from ecg_nbdev.containers import load_matlab
 from ecg_nbdev.core import CLASSES, CohortError, ECGError, Record, RecordError, printable, write_sheet
+from ecg_nbdev.export import export_onnx
 from ecg_nbdev.headers import read_header
 from ecg_nbdev.labels import read_ptbxl, read_reference
+from ecg_nbdev.record_report import report_run
 from ecg_nbdev.records import read_record, write_record
+from ecg_nbdev.runs import synth_run
+from ecg_nbdev.signal import Preparation
 from ecg_nbdev.sim.synth import cohort_record
+from ecg_nbdev.stream import open_stream
 
 h5py = pytest.importorskip('h5py')
 
@@ -161,6 +166,18 @@ def test_statements_that_are_none(tmp_path, row):
     (tmp_path/'ptbxl_database.csv').write_text('ecg_id,patient_id,age,sex,scp_codes\n'+row+'\n')
     with pytest.raises(CohortError): read_ptbxl(tmp_path/'ptbxl_database.csv')
 
+
+@pytest.mark.parametrize('ask, said', [
+    (lambda d: report_run(d, d/'x.html'), 'holds 2 recordings: name one of them'),
+    (lambda d: open_stream(d), 'is a folder: name one of its recordings'),
+    (lambda d: export_onnx(None, d/'x.txt'), 'ends in .onnx'),
+    (lambda d: synth_run(d/'new', n=0), '0 recordings'),
+    (lambda d: Preparation(fs=0), 'give one above 1 Hz'),
+])
+def test_what_cannot_be_meant_is_refused_in_a_line(tmp_path, ask, said):
+    for name in ('a', 'b'): write_record(noise(id=name), tmp_path)
+    with pytest.raises(ECGError, match=said) as e: ask(tmp_path)
+    assert '\n' not in str(e.value)
 
 def ends_at_seven(path):
     "A reader that ends its process."
