@@ -17,7 +17,7 @@ from .bundle import load_bundle, load_pretrained, to_config
 from .cohort import find_records, is_store
 from .core import BundleError, ECGError, RecordError, check_folder, hold_file, printable
 from .engines import OnnxNetwork, model_digest
-from .formats import FormatWarning
+from .kinds import FormatWarning
 from .journal import put_down, read_journal, write_table
 from .parallel import in_threads, with_bar
 from .predictor import Predictor

@@ -21,7 +21,9 @@ from .core import CLASSES, LEADS, SNOMED, ECGError, Record, RecordError, lead_na
 from .rules import label_rules
 from .containers import hdf5_table, load_matlab
 from .filters import polyphase
-from .formats import ENDINGS, Told, find_format, read_format
+from .formats import ENDINGS, read_format
+from .kinds import find_format
+from .tables import Told
 from .headers import MILLIVOLTS, check_signal, parse_age, parse_sex, read_header, refuse_pointer, signal_files
 
 # %% ../nbs/10_records.ipynb #3dd26be1

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 import numpy as np
 from .core import LEADS, Record, RecordError, lead_name
-from .formats import find_format
+from .kinds import find_format
 from .headers import MILLIVOLTS, check_signal, read_header, signal_files, signal_size
 from .records import check_rate, find_record, from_two, naming, read_record
 from .signal import Preparation

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from ecg_nbdev.core import LEADS, RecordError
-from ecg_nbdev.formats import FormatWarning, find_format, is_recording
+from ecg_nbdev.formats import is_recording
+from ecg_nbdev.kinds import FormatWarning, find_format
 from ecg_nbdev.records import read_record
 from ecg_nbdev.sim.synth import simulate
 
