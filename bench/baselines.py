@@ -3,7 +3,7 @@ head, and networks that see real recordings only, their epochs and learning rate
 
     python bench/baselines.py                       all rows; what is finished is kept in runs/baselines
     python bench/baselines.py --rows forest random  some of them
-    python bench/baselines.py --rows network --part 0/2     every second fit, beside a process with 1/2
+    python bench/baselines.py --rows network --part 0/2     every second fold, beside a process with 1/2
     python bench/baselines.py --table               the table of what there is
 
 Five patient-safe folds over the real recordings, unknown entries left out class by class, intervals by a bootstrap over
@@ -13,7 +13,6 @@ logistic regressions whose penalty inner folds choose, after arXiv:2602.17531. T
 import argparse, json, time
 from functools import partial
 from hashlib import blake2b
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -227,12 +226,13 @@ def network_fit(real, fold, inner, lr, epochs):
     return kept(fit_path(real, fold, inner, lr, epochs), lambda: train_network(real, rows, asked, lr, epochs, fold))
 
 def choose_network(real, fold):
-    "Learning rate and epochs with the best score on the inner fold."
+    "The learning rate that is best on the inner fold after few epochs, and with it the best number of epochs."
     valid = np.flatnonzero(real.folds == (fold+1) % FOLDS)
-    def score(case):
-        prob = network_fit(real, fold, True, *case)
+    def score(lr, epochs):
+        prob = network_fit(real, fold, True, lr, epochs)
         return macro(real.truth[valid], prob, real.known[valid], np.ones((1, len(valid))))[0]
-    return max(product(RATES, EPOCHS), key=score)
+    lr = max(RATES, key=lambda lr: score(lr, EPOCHS[0]))
+    return lr, max(EPOCHS, key=lambda epochs: score(lr, epochs))
 
 def epoch_seconds(real, rows):
     "Processor seconds of one epoch, from the difference of two small ones: what a fit costs besides does not count."
@@ -244,23 +244,20 @@ def epoch_seconds(real, rows):
     return (took[1]-took[0])/64*len(rows)
 
 def network_cost(real):
-    "Print what is still to be trained."
+    "Print what the whole row costs at most."
     second = epoch_seconds(real, np.flatnonzero(real.folds != 0))
-    cases = product(range(FOLDS), RATES, EPOCHS)
-    fits = [(f, lr, e) for f, lr, e in cases if not fit_path(real, f, True, lr, e).exists()]
-    left = sum(e for *_, e in fits)*(FOLDS-2)/(FOLDS-1)+FOLDS*max(EPOCHS)
-    print(f'network: {second:.1f} s an epoch; {len(fits)} inner fits and at most {FOLDS} outer ones are left: '
-          f'at most {left*second/3600:.2f} processor hours', flush=True)
+    inner = (len(RATES)*EPOCHS[0]+sum(EPOCHS[1:]))*(FOLDS-2)/(FOLDS-1)
+    most = FOLDS*(inner+max(EPOCHS))*second/3600
+    print(f'network: {second:.1f} s an epoch, at most {most:.2f} processor hours in all', flush=True)
 
 def networks(real, part=0, parts=1):
     "The row of networks; none where another process still trains."
     network_cost(real)
-    cases = list(product(range(FOLDS), RATES, EPOCHS))
-    for fold, lr, epochs in cases[part::parts]:
-        start = time.perf_counter()
-        network_fit(real, fold, True, lr, epochs)
-        print(f'fold {fold}, lr {lr:g}, {epochs} epochs: {time.perf_counter()-start:.0f} s', flush=True)
-    if not all(fit_path(real, f, True, lr, e).exists() for f, lr, e in cases): return {}
+    for fold in range(part, FOLDS, parts):
+        lr, epochs = choose_network(real, fold)
+        network_fit(real, fold, False, lr, epochs)
+        print(f'fold {fold}: learning rate {lr:g}, {epochs} epochs', flush=True)
+    if not all(list(RUNS.glob(f'network/{real.mark()}/{fold}-outer-*')) for fold in range(FOLDS)): return {}
     prob, chosen = np.empty(real.truth.shape), {}
     for fold in range(FOLDS):
         chosen[fold] = choose_network(real, fold)
@@ -287,7 +284,7 @@ def options():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--data', help='folder of real recordings; else ECG_DATA')
     parser.add_argument('--rows', nargs='+', choices=ROWS, default=ROWS)
-    parser.add_argument('--part', default='0/1', help='which share of the network fits, such as 0/2')
+    parser.add_argument('--part', default='0/1', help='which share of the network\'s folds, such as 0/2')
     parser.add_argument('--table', action='store_true', help='train nothing')
     return parser.parse_args()
 
