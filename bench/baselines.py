@@ -25,7 +25,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ecg_nbdev.parallel import keep_memory
-from ecg_nbdev.cohort import make_folds
+from ecg_nbdev.folds import make_folds
 from ecg_nbdev.core import CLASSES, whole_file
 from ecg_nbdev.data import WindowDL, WindowDataset, make_targets
 from ecg_nbdev.labels import label_states

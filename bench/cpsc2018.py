@@ -17,7 +17,8 @@ import pandas as pd
 from fastcore.script import call_parse
 
 from ecg_nbdev.parallel import keep_memory
-from ecg_nbdev.cohort import cpsc2018_folds, make_folds, scan
+from ecg_nbdev.cohort import scan
+from ecg_nbdev.folds import cpsc2018_folds, make_folds
 from ecg_nbdev.core import CLASSES, SNOMED, CohortError, ECGError, whole_file
 from ecg_nbdev.data import WindowDL, WindowDataset, ecg_dls
 from ecg_nbdev.evaluation import SCORES, draw_weights, evaluate, single_answer

@@ -23,7 +23,7 @@ import pandas as pd
 import torch
 from fastcore.script import call_parse
 
-from ecg_nbdev.cohort import make_folds
+from ecg_nbdev.folds import make_folds
 from ecg_nbdev.core import whole_file
 from ecg_nbdev.data import WindowDL, WindowDataset, make_targets, window_dls
 from ecg_nbdev.evaluation import draw_weights

@@ -19,6 +19,7 @@ from .headers import *
 from .records import *
 from .labels import *
 from .cohort import *
+from .folds import *
 from .store import *
 from .windows import *
 from .signal import *

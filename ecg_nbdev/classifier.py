@@ -12,7 +12,7 @@ import numpy as np
 from fastcore.basics import patch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
-from .cohort import split_cohort
+from .folds import split_cohort
 from .core import LEADS, CohortError, Record
 from .data import ecg_dls
 from .labels import multi_hot

@@ -18,13 +18,14 @@ import pandas as pd
 from .answers import find_model
 from .bundle import load_bundle, save_bundle
 from .calibration import CALIBRATION_METHODS, fit_calibration
-from .cohort import make_folds, scan, split_of_fold
+from .cohort import scan
 from ecg_nbdev.core import (CLASSES, UNFINISHED, CohortError, ECGError, check_folder, hold_file, remove_left,
     whole_file)
 from .data import ecg_dls
 from .decoding import fit_decoder
 from .evaluation import Evaluation, evaluate
 from .fingerprint import Seen, seen_of
+from .folds import make_folds, split_of_fold
 from .folders import RunFolder, digest_of, run_folder
 from .journal import write_table
 from .labels import label_states

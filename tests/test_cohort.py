@@ -8,7 +8,8 @@ import pytest
 import scipy.io
 from hypothesis import given, settings, strategies as st
 
-from ecg_nbdev.cohort import COLUMNS, find_records, join_cohorts, make_folds, scan, split_cohort
+from ecg_nbdev.cohort import COLUMNS, find_records, join_cohorts, scan
+from ecg_nbdev.folds import make_folds, split_cohort
 from ecg_nbdev.parallel import in_order
 from ecg_nbdev.core import CLASSES, CohortError, Record, RecordError
 from ecg_nbdev.labels import multi_hot, read_reference

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ecg_nbdev.cohort import cpsc2018_folds
+from ecg_nbdev.folds import cpsc2018_folds
 from ecg_nbdev.core import CLASSES, CohortError, ECGError
 from ecg_nbdev.evaluation import evaluate, single_answer
 from ecg_nbdev.labels import cpsc2018_label_order, label_tuples, multi_hot, read_reference

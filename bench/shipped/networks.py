@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.torch import load_file, save_file
 
-from ecg_nbdev.cohort import make_folds
+from ecg_nbdev.folds import make_folds
 from ecg_nbdev.core import CLASSES, whole_file
 from ecg_nbdev.data import WindowDL, WindowDataset, make_targets
 from ecg_nbdev.labels import first_labels, label_states
