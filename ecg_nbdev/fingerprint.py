@@ -1,4 +1,4 @@
-"""Known again after a cut, a filter or resampling
+"""Known again after a cut, a filter, resampling, or with fewer leads
 
 Docs: https://ecg-nbdev.github.io/ecg_nbdev/fingerprint.html.md"""
 
@@ -8,6 +8,7 @@ Docs: https://ecg-nbdev.github.io/ecg_nbdev/fingerprint.html.md"""
 __all__ = []
 
 # %% ../nbs/12b_fingerprint.ipynb #c312ec06
+from copy import copy
 import numpy as np
 from fastcore.basics import patch
 from .core import LEADS
@@ -66,9 +67,20 @@ class Fingerprints:
         self.energy = _running(self.traces)
         held = np.array([t.shape[1] for t in traces], int)
         self.lengths, self.length = np.unique(held, return_inverse=True) # and which of them each has
-        self._spectra, self._overlaps = {}, {} # of the latest length of a trace
+        self._spectra, self._overlaps, self._parts = {}, {}, {} # the first two of the latest length of a trace
 
     def __len__(self): return len(self.traces)
+
+    def of_leads(self,
+        there:tuple, # bool, for each of `SHOWN`
+    )->'Fingerprints':
+        "What is kept of some leads alone."
+        if all(there): return self
+        if there not in self._parts:
+            part = self._parts[there] = copy(self)
+            part.traces = self.traces*np.array(there, np.float32)[:, None]
+            part.energy, part._spectra, part._overlaps = _running(part.traces), {}, {}
+        return self._parts[there]
 
 def _running(x):
     "Energy of (…, 2, m) up to each sample, (…, m+1)."
@@ -116,12 +128,12 @@ def correlations(self:Fingerprints,
     rows=slice(None), # which of the kept ones
     finer:int=_FINER, # steps a sample
 )->np.ndarray: # (rows,) 0 … 1; 0 where too little overlaps
-    "The largest correlation of a trace with each fingerprint, over all shifts."
+    "The largest correlation of a trace with each fingerprint, over all shifts; by one lead where the other is absent."
     m = trace.shape[1]
-    if not len(self) or m < _LEAST*RATE: return np.zeros(len(self.length[rows]))
-    begin, end, kept = self._overlap(m, finer)
-    here = _running(trace)
-    found = self._products(trace, rows, finer)[:, :len(begin)]*kept[rows]
+    if not len(self) or m < _LEAST*RATE or not trace.any(): return np.zeros(len(self.length[rows]))
+    held, here = self.of_leads(tuple(trace.any(1).tolist())), _running(trace)
+    begin, end, kept = held._overlap(m, finer)
+    found = held._products(trace, rows, finer)[:, :len(begin)]*kept[rows]
     found *= _root(here[end]-here[begin])[self.length[rows]]
     return np.clip(found.max(1), 0, 1) # a shift by parts of a sample may go beyond 1
 
