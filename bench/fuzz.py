@@ -128,7 +128,7 @@ def corpus(data, folder):
         if path.name.endswith('_73.mat'): kind = 'MATLAB 7.3'
         found[kind].append((read_table if path.suffix in ('.npy', '.csv') else read_any, path, []))
     for kind, read, place, names in (('model', read_model, 'model', ('config.json', 'model.safetensors')),
-                                     ('store', read_store, 'store', ('store.json', 'index.parquet', 'signal.i16'))):
+                                     ('store', read_store, 'store', ('store.json', 'index.parquet', 'signal-000.i16'))):
         for name in names:
             found[kind].append((read, folder/place/name, [p for p in (folder/place).iterdir() if p.name != name]))
     found['ONNX'] = [(read_onnx, folder/'alone.onnx', [])]

@@ -15,7 +15,7 @@ import pandas as pd
 from ecg_nbdev.core import whole_file
 from ecg_nbdev.marks import name_mark
 from ecg_nbdev.sim.synth import simulate_cohort
-from ecg_nbdev.store import STORE_VERSION, Store
+from ecg_nbdev.store import STORE_VERSION, Store, shard_file
 from ecg_nbdev.units import to_units
 
 OUT, SIZES, FS = Path(__file__).resolve().parent/'results', (1000, 4000, 16000), 100
@@ -26,10 +26,11 @@ def write_rows(file, made, n):
     total = 0
     for i in range(n):
         units, labels = made[i % len(made)]
-        file.write(units.tobytes())
-        yield {'id': f'S{i:05d}', 'patient': f'S{i:05d}', 'labels': labels, 'offset': total, 'n_samples': len(units),
-               'clipped': 0, 'crc': 0, 'mark': name_mark('growth', f'S{i:05d}')}
-        total += len(units)
+        file.write(units)
+        yield {'id': f'S{i:05d}', 'patient': f'S{i:05d}', 'labels': labels, 'shard': 0, 'offset': total,
+               'n_samples': units.shape[1], 'gaps': False, 'clipped': 0, 'crc': 0,
+               'mark': name_mark('growth', f'S{i:05d}')}
+        total += units.shape[1]
 
 def write_store(folder, n, distinct=1000, seconds=10.):
     "A store of `n` recordings, straight from the simulator."
@@ -37,9 +38,9 @@ def write_store(folder, n, distinct=1000, seconds=10.):
     folder.mkdir(parents=True)
     cohort = simulate_cohort(min(n, distinct), 7, FS, seconds, balance=.5)
     made = [(to_units(r.signal)[0], ';'.join(r.labels)) for r in cohort]
-    with open(folder/'signal.i16', 'wb') as f: index = pd.DataFrame(write_rows(f, made, n))
+    with open(shard_file(folder, 0), 'wb') as f: index = pd.DataFrame(write_rows(f, made, n))
     index.to_parquet(folder/'index.parquet')
-    meta = {'version': STORE_VERSION, 'fs': float(FS), 'samples': int(index.n_samples.sum()), 'fingerprint': ''}
+    meta = {'version': STORE_VERSION, 'fs': float(FS), 'fingerprint': ''}
     (folder/'store.json').write_text(json.dumps(meta))
     return Store(folder)
 
@@ -86,7 +87,7 @@ def one_epoch(folder):
     train(store, np.where(row < 128, 'train', np.where(row < 384, 'valid', '')))  # loads libraries, warms up
     dls, cpu, clock = train(store, np.where(row % 10 == 0, 'valid', 'train'), [watch])
     print(json.dumps({
-        'cpu_s': cpu, 'clock_s': clock, 'loading_cpu_s': loading_time(dls), 'signals_mb': store.units.nbytes/2**20,
+        'cpu_s': cpu, 'clock_s': clock, 'loading_cpu_s': loading_time(dls), 'signals_mb': store.nbytes/2**20,
         'own_mb': watch.peak['RssAnon'], 'mapped_mb': watch.peak['RssFile'],
         'index_mb': store.index.memory_usage(deep=True).sum()/2**20}))
 

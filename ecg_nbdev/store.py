@@ -24,19 +24,18 @@ from .journal import journal_lines, put_down
 from .records import prepare_record, read_record
 from .parallel import in_order, with_bar
 from .marks import record_mark, sample_mark
-from .units import to_millivolts, to_units
+from .units import NO_SAMPLE, to_millivolts, to_units
 
 # %% ../nbs/13_store.ipynb #1a489e6d
-def _batch(piece, rows, starts, size):
-    "(B, 12, size) float32, mV: windows that `piece(row, start)` fills from their first sample on, NaN behind its end."
+def _batch(fill, rows, starts, size):
+    "(B, 12, size) float32, mV: `fill(window, row, start)` writes a window's samples and says how many; NaN behind them."
     rows, starts = np.asarray(rows, np.int64), np.asarray(starts, np.int64)
     first = starts.min(initial=0)
     if first < 0: raise ValueError(f'a window starts at sample {first}: starts count from 0')
     out = np.empty((len(rows), len(LEADS), size), np.float32)
-    for window, row, start in zip(out, rows, starts):
-        signal = piece(row, start)
-        window[:, :signal.shape[1]] = signal
-        window[:, signal.shape[1]:] = np.nan
+    for window, row, start in zip(out, rows.tolist(), starts.tolist()):
+        n = fill(window, row, start)
+        if n < size: window[:, n:] = np.nan
     return out
 
 # %% ../nbs/13_store.ipynb #3013d86a
@@ -80,7 +79,11 @@ class MemoryStore:
         size:int, # samples in a window
     )->np.ndarray: # (B, 12, size) float32, mV, NaN where there is no sample
         "A batch of windows; raises ValueError for a negative start."
-        return _batch(lambda i, start: self._signals[i][:, start:start+size], rows, starts, size)
+        def fill(window, i, start):
+            piece = self._signals[i][:, start:start+size]
+            window[:, :piece.shape[1]] = piece
+            return piece.shape[1]
+        return _batch(fill, rows, starts, size)
 
 # %% ../nbs/13_store.ipynb #3c05d3af
 @patch(cls_method=True)
@@ -118,7 +121,17 @@ def join_stores(
     return MemoryStore.of([x for s in stores for x in s._signals], pd.concat([s.index for s in stores]), rates[0])
 
 # %% ../nbs/13_store.ipynb #f98203a6
-STORE_VERSION = 2
+STORE_VERSION = 3
+
+# %% ../nbs/13_store.ipynb #968af711
+SHARD = 2**30 # bytes of a file of signals, if no recording is longer
+
+def shard_file(
+    folder, # of a store
+    shard, # its number
+)->Path:
+    "One of the files that hold the signals."
+    return Path(folder)/f'signal-{shard:03d}.i16'
 
 # %% ../nbs/13_store.ipynb #12966772
 def _read_meta(path):
@@ -132,19 +145,30 @@ def _read_meta(path):
 
 # %% ../nbs/13_store.ipynb #710c653a
 _MEND = 'delete the folder and build it again'
+_PLACE = ['shard', 'offset', 'n_samples', 'gaps', 'crc'] # of the index, whole numbers
 
 def _read_index(path):
-    "The index of a store, which says how many samples it has, and this number."
+    "The index of a store, and its columns that say where recordings lie: (shard, offset, n_samples, gaps)."
     try:
-        index, held = pd.read_parquet(path/'index.parquet'), (path/'signal.i16').stat().st_size
-        offset, n, _ = (index[name].to_numpy(np.int64) for name in ('offset', 'n_samples', 'crc'))
-        total = int((offset+n).max(initial=0))
-        if min(offset.min(initial=0), n.min(initial=0)) < 0: raise ValueError('a recording begins before the first sample')
+        index = pd.read_parquet(path/'index.parquet')
+        shard, offset, n, gaps, _ = (index[name].to_numpy(np.int64) for name in _PLACE)
+        if min(x.min(initial=0) for x in (shard, offset, n)) < 0: raise ValueError('a recording begins before the first')
+        if max(x.max(initial=0) for x in (offset, n)) > 2**48: raise ValueError('a recording lies beyond all files')
     except (OSError, LookupError, ValueError, TypeError) as e:
         raise StoreError(f'{path}: is damaged ({e}): {_MEND}') from e
-    wanted = total*2*len(LEADS)
-    if held < wanted: raise StoreError(f'{path}: signal.i16 has {held} bytes, not {wanted}: {_MEND}')
-    return index, total
+    return index, (shard, offset, n, gaps)
+
+# %% ../nbs/13_store.ipynb #4d7b7f83
+def _map_shards(path, shard, end):
+    "Each file of signals as one row of int16, by its number; `end`: samples that it holds up to each recording's last."
+    signals = {}
+    for k, last in pd.Series(end).groupby(shard).max().items():
+        file, wanted = shard_file(path, k), int(last)*2*len(LEADS)
+        try: held = file.stat().st_size
+        except OSError as e: raise StoreError(f'{path}: is damaged ({e}): {_MEND}') from e
+        if held < wanted: raise StoreError(f'{path}: {file.name} has {held} bytes, not {wanted}: {_MEND}')
+        signals[k] = np.asarray(np.memmap(file, '<i2', 'r', shape=int(last)*len(LEADS)))
+    return signals
 
 # %% ../nbs/13_store.ipynb #5c35f499
 @dataclass(frozen=True, eq=False, repr=False)
@@ -161,47 +185,68 @@ class Store:
     ):
         self.path = Path(path)
         self.meta = _read_meta(self.path)
-        self.fs, (self.index, total), self._rows = self.meta['fs'], _read_index(self.path), None
-        self._offset, self._n = (self.index[column].to_numpy(np.int64) for column in ('offset', 'n_samples'))
-        self.units = np.memmap(self.path/'signal.i16', '<i2', 'r', shape=(total, len(LEADS)))
+        self.fs, self._rows = self.meta['fs'], None
+        self.index, (self._shard, self._offset, self._n, self._gaps) = _read_index(self.path)
+        self._signals = _map_shards(self.path, self._shard, self._offset+self._n)
 
     def __reduce__(self): return _opened, (self.path, self._rows)  # a worker process maps the file itself
     def __len__(self): return len(self.index)
     def __repr__(self):
-        hours, megabytes = self._n.sum()/self.fs/3600, self.units.nbytes/1e6
-        return f'Store({self.path.name}: {len(self)} records, {hours:.2f} h at {self.fs:g} Hz, {megabytes:.0f} MB)'
+        hours = self._n.sum()/self.fs/3600
+        return f'Store({self.path.name}: {len(self)} records, {hours:.2f} h at {self.fs:g} Hz, {self.nbytes/1e6:.0f} MB)'
+
+    @property
+    def nbytes(self)->int:
+        "Bytes of the recordings' signals."
+        return int(self._n.sum())*2*len(LEADS)
+
+    @property
+    def end(self)->tuple:
+        "Number of the last file of signals, and the samples in it."
+        last = self._shard.max()
+        return int(last), int((self._offset+self._n)[self._shard == last].max())
+
+    def _units(self, i):
+        "One recording as it lies in its file: (12, n) int16."
+        begin, n = int(self._offset[i])*len(LEADS), int(self._n[i])
+        return self._signals[self._shard[i]][begin:begin+n*len(LEADS)].reshape(len(LEADS), n)
 
     def signal(self,
         i:int, # row of the index
     )->np.ndarray: # (12, n) float32, mV
         "One recording's signal."
-        return to_millivolts(self.units[self._offset[i]:self._offset[i]+self._n[i]])
-
-    def record(self,
-        i:int, # row of the index
-    )->Record: # at the store's rate, prepared
-        "One recording with what is known of its patient; raises `RecordError` where a bit of it is not what it was."
-        row, at = self.index.iloc[i], slice(self._offset[i], self._offset[i]+self._n[i])
-        path = self.path/row.id
-        if crc32(self.units[at].tobytes()) != row.crc: raise RecordError(path, 'is damaged in the store: pack it again')
-        labels, unknown = (tuple(filter(None, row[name].split(';'))) for name in ('labels', 'unknown'))
-        return StoredRecord(self.signal(i), self.fs, row.id, labels, row.age, row.sex, row.patient, unknown, path,
-                            preparation=self.meta['preparation'], mark=row.mark)
-
-    def take(self,
-        rows, # rows of the index, in the order wanted
-    )->'Store': # of the same file
-        "Some of the recordings; nothing is copied."
-        some, rows = copy.copy(self), np.asarray(rows, np.int64)
-        some._rows = rows if self._rows is None else self._rows[rows]
-        some.index = self.index.iloc[rows].reset_index(drop=True)
-        some._offset, some._n = self._offset[rows], self._n[rows]
-        return some
+        return to_millivolts(self._units(i), gaps=self._gaps[i])
 
     @property
     def skipped(self)->pd.DataFrame:
         "Recordings that could not be packed: path, reason."
         return pd.read_csv(self.path/'skipped.csv')
+
+# %% ../nbs/13_store.ipynb #e837fb31
+@patch
+def record(self:Store,
+    i:int, # row of the index
+)->Record: # at the store's rate, prepared
+    "One recording with what is known of its patient; raises `RecordError` where a bit of it is not what it was."
+    row = self.index.iloc[i]
+    path = self.path/row.id
+    if crc32(self._units(i)) != row.crc: raise RecordError(path, 'is damaged in the store: pack it again')
+    labels, unknown = (tuple(filter(None, row[name].split(';'))) for name in ('labels', 'unknown'))
+    return StoredRecord(self.signal(i), self.fs, row.id, labels, row.age, row.sex, row.patient, unknown, path,
+                        preparation=self.meta['preparation'], mark=row.mark)
+
+# %% ../nbs/13_store.ipynb #fc4f8940
+@patch
+def take(self:Store,
+    rows, # rows of the index, in the order wanted
+)->Store: # of the same files
+    "Some of the recordings; nothing is copied."
+    some, rows = copy.copy(self), np.asarray(rows, np.int64)
+    some._rows = rows if self._rows is None else self._rows[rows]
+    some.index = self.index.iloc[rows].reset_index(drop=True)
+    columns = self._shard, self._offset, self._n, self._gaps
+    some._shard, some._offset, some._n, some._gaps = (column[rows] for column in columns)
+    return some
 
 # %% ../nbs/13_store.ipynb #8864eca0
 def _opened(path, rows):
@@ -216,24 +261,25 @@ def gather(self:Store,
     size:int, # samples in a window
 )->np.ndarray: # (B, 12, size) float32, mV, NaN where there is no sample
     "A batch of windows; raises ValueError for a negative start."
-    def piece(i, start):
-        begin, n = self._offset[i]+start, min(max(self._n[i]-start, 0), size)
-        return to_millivolts(self.units[begin:begin+n])
-    return _batch(piece, rows, starts, size)
+    def fill(window, i, start):
+        units = self._units(i)[:, start:start+size]
+        to_millivolts(units, window[:, :units.shape[1]], self._gaps[i])
+        return units.shape[1]
+    return _batch(fill, rows, starts, size)
 
 # %% ../nbs/13_store.ipynb #f19bf1de
 @patch
 def verify(self:Store)->int:
     "The number of recordings, all compared with their checksums; raises `StoreError` naming the damaged ones."
-    stored = zip(self.index.id, self._offset, self._n, self.index.crc)
-    bad = [name for name, begin, n, crc in stored if crc32(self.units[begin:begin+n].tobytes()) != crc]
+    stored = enumerate(zip(self.index.id, self.index.crc))
+    bad = [name for i, (name, crc) in stored if crc32(self._units(i)) != crc]
     if not bad: return len(self)
     names = ', '.join(bad[:5])+(', …' if bad[5:] else '')
     raise StoreError(f'{self.path}: {len(bad)} of {len(self)} recordings are damaged ({names}): {_MEND}')
 
 # %% ../nbs/13_store.ipynb #c4c52ff2
 def _pack(path, prepare):
-    "One recording's (n, 12) int16, its number of clipped samples and its mark, or the `RecordError` that says why not."
+    "One recording's (12, n) int16, its number of clipped samples and its mark, or the `RecordError` that says why not."
     try:
         record = read_record(path, missing='nan')
         signal = prepare_record(record, prepare)
@@ -268,7 +314,7 @@ def _fingerprint(table, prepare):
     return blake2b(json.dumps(content, default=_plain).encode(), digest_size=16).hexdigest()
 
 # %% ../nbs/13_store.ipynb #e1c99ef1
-_PACKED = ['offset', 'n_samples', 'clipped', 'crc', 'mark'] # what packing adds to the table
+_PACKED = ['shard', 'offset', 'n_samples', 'gaps', 'clipped', 'crc', 'mark'] # what packing adds to the table
 
 def _index(table, packed):
     "The index: the table's rows that were packed, with where they lie."
@@ -292,27 +338,50 @@ def _current(path, table, mark):
     return Store(path)
 
 # %% ../nbs/13_store.ipynb #40b74d31
-def _samples(rows): return sum(r.get('n_samples', 0) for r in rows)
+class _Shards:
+    "The end of a store's signals: the number of its last file, open, and the samples in it."
+    def __init__(self, folder, shard, end):
+        self.folder, self.shard, self.end = folder, shard, end
+        self.file = open(shard_file(folder, shard), 'ab')
 
-def _resume(journal, signals, base):
-    """The journal's rows if their signals are there, behind `base` samples.
+    def cut(self):
+        "Remove what lies behind."
+        self.file.truncate(self.end*2*len(LEADS))
+        for file in self.folder.glob('signal-*.i16'):
+            if int(file.stem[7:]) > self.shard: file.unlink()
 
-    The file `signals`, open for appending, is cut to their length, and the journal to whole lines."""
+    def add(self, units):
+        "Put (12, n) int16 behind the others, or into a file of its own; returns its place."
+        if self.end and (self.end+units.shape[1])*2*len(LEADS) > SHARD:
+            self.file.close()
+            self.__init__(self.folder, self.shard+1, 0)
+        place = dict(shard=self.shard, offset=self.end, n_samples=units.shape[1])
+        self.file.write(units)
+        self.file.flush() # the signal first: what the journal names is there
+        self.end += units.shape[1]
+        return place
+
+# %% ../nbs/13_store.ipynb #de2ae70f
+def _resumed(folder, journal, base):
+    """The journal's rows if their signals are there, and the end of these; `base`: (shard, samples) before them.
+
+    What lies behind is cut off, and so is a half line of the journal."""
     rows = journal_lines(journal) # one per recording, packed or skipped
-    if signals.tell() < (base+_samples(rows))*2*len(LEADS): rows = []
-    signals.truncate((base+_samples(rows))*2*len(LEADS))
+    ends = dict([base, *((row['shard'], row['offset']+row['n_samples']) for row in rows if 'crc' in row)])
+    def whole(k): return shard_file(folder, k).is_file() and shard_file(folder, k).stat().st_size >= ends[k]*2*len(LEADS)
+    if not all(map(whole, ends)): rows, ends = [], dict([base])
+    shards = _Shards(folder, *max(ends.items()))
+    shards.cut()
     with whole_file(journal) as f, f.open('w', encoding='utf-8') as notes: put_down(notes, *rows)
-    return rows
+    return rows, shards
 
 # %% ../nbs/13_store.ipynb #3d487af9
-def _append(signals, result, name, path, offset):
-    "Add one recording to the open file; returns its row of the journal."
+def _append(shards, result, name, path):
+    "Add one recording; returns its row of the journal."
     if isinstance(result, RecordError): return dict(path=path, reason=result.reason)
     units, clipped, mark = result
-    data = units.tobytes()
-    signals.write(data)
-    signals.flush() # the signal first: what the journal names is there
-    return dict(id=name, offset=offset, n_samples=len(units), clipped=clipped, crc=crc32(data), mark=mark)
+    gaps = bool((units == NO_SAMPLE).any())
+    return dict(id=name, **shards.add(units), gaps=gaps, clipped=clipped, crc=crc32(units), mark=mark)
 
 # %% ../nbs/13_store.ipynb #5e63e187
 def _packed(table, prepare, n_workers, progress, held):
@@ -324,17 +393,17 @@ def _packed(table, prepare, n_workers, progress, held):
         elif name in names: yield RecordError(path, 'has the name of another recording in the store: rename it')
         else: yield result
 
-def _write(table, file, journal, prepare, n_workers, progress, on_error='skip', base=0, held={}):
-    "Pack all recordings behind `base` samples of a file, from where the journal ends; returns the journal's rows."
-    with open(file, 'ab') as signals:
-        rows = _resume(journal, signals, base)
-        rest, total = table.iloc[len(rows):], base+_samples(rows)
+def _write(table, folder, journal, prepare, n_workers, progress, on_error='skip', base=(0, 0), held={}):
+    "Pack all recordings behind `base`, (shard, samples), from where the journal ends; returns the journal's rows."
+    rows, shards = _resumed(folder, journal, base)
+    rest = table.iloc[len(rows):]
+    try:
         with open(journal, 'a', encoding='utf-8') as notes:
             for result, name, path in zip(_packed(rest, prepare, n_workers, progress, held), rest.id, rest.path):
                 if on_error == 'raise' and isinstance(result, RecordError): raise result
-                rows.append(_append(signals, result, name, path, total))
-                total += rows[-1].get('n_samples', 0)
+                rows.append(_append(shards, result, name, path))
                 put_down(notes, rows[-1], default=_plain)
+    finally: shards.file.close()
     return rows
 
 # %% ../nbs/13_store.ipynb #5017aa3e
@@ -407,7 +476,7 @@ def build_store(
     about = dict(fs=float(prepare.fs), preparation=prepare.to_dict(), fingerprint=mark)
     try:
         with FileLock(building/'lock', timeout=0):
-            rows = _write(table, building/'signal.i16', building/'journal', prepare, n_workers, progress, on_error)
+            rows = _write(table, building, building/'journal', prepare, n_workers, progress, on_error)
             _finish(table, path, building, rows, about)
         (building/'lock').unlink(missing_ok=True)
         _replace(building, path)
@@ -455,11 +524,11 @@ def grow_store(
     new, held = table[~table.path.isin(store.index.path)], dict(zip(store.index.mark, store.index.id))
     if not len(new): return store
     journal = path/f'.adding-{_fingerprint(new, prepare)}'
-    with open(path/'signal.i16', 'r+b') as signals:
-        if not hold_file(signals.fileno()):
+    with open(shard_file(path, 0), 'r+b') as first: # the one file that stays the same
+        if not hold_file(first.fileno()):
             raise StoreError(f'{path}: another process adds to it: wait until it is done')
         for other in set(path.glob('.adding-*'))-{journal}: other.unlink()
-        rows = _write(new, path/'signal.i16', journal, prepare, n_workers, progress, base=len(store.units), held=held)
+        rows = _write(new, path, journal, prepare, n_workers, progress, base=store.end, held=held)
         _end_growth(store, new, rows)
     journal.unlink()
     return Store(path)

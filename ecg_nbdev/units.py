@@ -16,19 +16,23 @@ NO_SAMPLE = np.int16(-32768)
 # %% ../nbs/12a_units.ipynb #84362082
 def to_units(
     signal:np.ndarray, # (12, n) mV, NaN where there is no sample
-)->tuple: # (n, 12) int16, 1 unit = 1 µV; number of samples beyond ±32.767 mV, which are clipped
+)->tuple: # (12, n) int16, 1 unit = 1 µV; number of samples beyond ±32.767 mV, which are clipped
     "A signal as a store keeps it."
     exact = np.rint(np.asarray(signal, np.float32)*np.float32(1000))
     units, gaps = np.clip(exact, -32767, 32767), np.isnan(exact)
     clipped = np.count_nonzero(units != exact)-np.count_nonzero(gaps)  # NaN differs from itself
     units[gaps] = NO_SAMPLE
-    return units.T.astype('<i2', order='C'), clipped
+    return units.astype('<i2'), clipped
 
 # %% ../nbs/12a_units.ipynb #aa6299b5
 def to_millivolts(
-    units:np.ndarray, # (n, 12) int16, 1 unit = 1 µV
+    units:np.ndarray, # (12, n) int16, 1 unit = 1 µV
+    out:np.ndarray|None=None, # (12, n) float32 that it is written to
+    gaps:bool=True, # there may be places without a sample
 )->np.ndarray: # (12, n) float32, mV, NaN where there is no sample
     "A signal as everything else wants it."
-    signal = units.T*np.float32(0.001)
-    if units.size and units.min() == NO_SAMPLE: signal[units.T == NO_SAMPLE] = np.nan
-    return signal
+    if out is None: out = np.empty(units.shape, np.float32)
+    out[:] = units # a plain cast, and the product while the window is in the cache: half the time of both in one
+    out *= np.float32(0.001)
+    if gaps: out[units == NO_SAMPLE] = np.nan
+    return out

@@ -24,7 +24,7 @@ from ecg_nbdev.units import to_millivolts, to_units
 
 ECG_DATA = os.environ.get('ECG_DATA')
 real = pytest.mark.skipif(not ECG_DATA, reason='ECG_DATA does not name the folder of real recordings')
-FILES = ['index.parquet', 'signal.i16', 'skipped.csv', 'store.json']
+FILES = ['index.parquet', 'signal-000.i16', 'skipped.csv', 'store.json']
 
 
 class Keep:
@@ -51,6 +51,12 @@ class Watched(Keep):
         return signal
     def to_dict(self): return {'name': self.name}
 
+
+def same_signals(a, b):
+    "Whether two stores hold the same files of signals."
+    files = [sorted(path.glob('signal-*.i16')) for path in (a, b)]
+    return [f.name for f in files[0]] == [f.name for f in files[1]] and all(
+        f.read_bytes() == g.read_bytes() for f, g in zip(*files))
 
 def pack_up(table, path, prepare=Keep(), **kw): return build_store(table, path, prepare, progress=False, **kw)
 
@@ -142,7 +148,7 @@ def test_reused_relabelled_rebuilt(cohort, tmp_path):
     path = tmp_path/'store'
     def built(table=cohort.table, **kw):
         store = pack_up(table, path, **kw)
-        return store, (path/'signal.i16').stat().st_ino
+        return store, (path/'signal-000.i16').stat().st_ino
     store, first = built()
     assert built()[1] == first
     relabelled, inode = built(cohort.table.assign(labels='PVC;AF'))
@@ -179,9 +185,9 @@ def test_the_package_s_own_preparation(cohort, tmp_path):
     assert store.fs == prepare.fs == 100 and store.meta['preparation'] == prepare.to_dict()
     held = MemoryStore(map(read_record, cohort.table.path), prepare.fs, prepare)
     for i in range(12): assert np.allclose(store.signal(i), held.signal(i), atol=6e-4, equal_nan=True)
-    inode = (tmp_path/'store'/'signal.i16').stat().st_ino
+    inode = (tmp_path/'store'/'signal-000.i16').stat().st_ino
     other = pack_up(cohort.table, tmp_path/'store', Preparation(limit=1.))
-    assert (tmp_path/'store'/'signal.i16').stat().st_ino != inode and other.meta['preparation']['limit'] == 1
+    assert (tmp_path/'store'/'signal-000.i16').stat().st_ino != inode and other.meta['preparation']['limit'] == 1
 
 
 def test_resampled_as_read_record_does(cohort, tmp_path):
@@ -243,14 +249,38 @@ def test_a_killed_build_is_taken_up_again(cohort, tmp_path):
         assert said.returncode == -9
     left, = tmp_path.glob('.store.building-*')
     with open(left/'journal', 'a') as f: f.write('{"id": "A0') # a line, and a signal, that were cut off
-    with open(left/'signal.i16', 'ab') as f: f.write(b'abc')
+    with open(left/'signal-000.i16', 'ab') as f: f.write(b'abc')
     store = pack_up(table, path, prepare, n_workers=1)
     assert prepare.calls == 11-4-2 and len(store) == store.verify() == 11
     assert store.skipped.path.tolist() == [str(tmp_path/'set'/'A02.hea')]
     whole = pack_up(table, tmp_path/'whole', prepare, n_workers=1)
-    assert whole.index.equals(store.index) and np.array_equal(whole.units, store.units)
+    assert whole.index.equals(store.index) and same_signals(path, tmp_path/'whole')
     assert sorted(os.listdir(path)) == sorted(os.listdir(tmp_path/'whole')) == FILES
     assert not list(tmp_path.glob('.*'))
+
+
+def test_many_files_of_signals(cohort, tmp_path, monkeypatch):
+    "Stopped in any file and gone on, grown, in one go: the same files; one that is lost is named."
+    from ecg_nbdev import store as module
+    monkeypatch.setattr(module, 'SHARD', 50_000)
+    whole = pack_up(cohort.table, tmp_path/'whole', Watched())
+    files = sorted(p.name for p in (tmp_path/'whole').glob('signal-*'))
+    assert len(files) > 5 and whole.index.shard.max() == len(files)-1 and whole.verify() == 12
+    assert max((tmp_path/'whole'/name).stat().st_size for name in files) <= 50_000
+    for stop in (4, 3, 3):
+        with pytest.raises(KeyboardInterrupt):
+            pack_up(cohort.table, tmp_path/'store', Watched(stop_at=stop), n_workers=1)
+    left, = tmp_path.glob('.store.building-*')
+    (left/'signal-009.i16').write_bytes(b'what a killed build wrote and did not put down')
+    store = pack_up(cohort.table, tmp_path/'store', Watched(), n_workers=1)
+    assert store.index.equals(whole.index) and same_signals(store.path, whole.path)
+    pack_up(cohort.table[:5], tmp_path/'grown', Watched())
+    grown = grow_store(cohort.table, tmp_path/'grown', Watched(), progress=False)
+    assert grown.index.equals(whole.index) and same_signals(grown.path, whole.path)
+    for i in (3, 11): assert np.nanmax(np.abs(grown.signal(i)-read_record(cohort.table.path[i]).signal)) < 1e-4
+    assert grown.take([11, 2]).gather([0, 1], [0, 100], 50).shape == (2, 12, 50)
+    (tmp_path/'grown'/files[2]).unlink()
+    with pytest.raises(StoreError, match=f'{files[2]}.*build it again'): Store(tmp_path/'grown')
 
 
 def test_what_was_left_is_used_only_where_it_fits(cohort, tmp_path):
@@ -262,7 +292,7 @@ def test_what_was_left_is_used_only_where_it_fits(cohort, tmp_path):
     assert len(leave('a')) == 1 and leave('a') == leave('a') != leave('b')
     left, = tmp_path.glob('.store.building-*')
     # its signal is not there
-    (left/'journal').write_text(json.dumps(dict(id='A00', offset=0, n_samples=300, clipped=0, crc=1))+'\n')
+    (left/'journal').write_text(json.dumps(dict(id='A00', shard=0, offset=0, n_samples=300, clipped=0, crc=1))+'\n')
     with pytest.raises(StoreError, match='another process is packing it'):
         with FileLock(left/'lock'): pack_up(cohort.table, path, Watched('b'), n_workers=1)
     with FileLock(left/'lock'):
@@ -273,9 +303,9 @@ def test_what_was_left_is_used_only_where_it_fits(cohort, tmp_path):
 def test_damage(cohort, tmp_path):
     path = tmp_path/'store'
     store = pack_up(cohort.table, path)
-    with open(path/'signal.i16', 'r+b') as f: f.seek(store.index.offset[4]*24+7); f.write(b'\x77')
+    with open(path/'signal-000.i16', 'r+b') as f: f.seek(store.index.offset[4]*24+7); f.write(b'\x77')
     with pytest.raises(StoreError, match=r'1 of 12 recordings are damaged \(A04\)'): Store(path).verify()
-    os.truncate(path/'signal.i16', 1000)
+    os.truncate(path/'signal-000.i16', 1000)
     with pytest.raises(StoreError, match='1000 bytes'): Store(path)
     assert pack_up(cohort.table, path).verify() == 12
     (path/'index.parquet').write_bytes(b'no parquet')
@@ -370,7 +400,7 @@ def test_a_flipped_bit_names_its_recording(packed, tmp_path):
     from ecg_nbdev.answers import predict_files
     shutil.copytree(packed/'store', tmp_path/'store')
     store = Store(tmp_path/'store')
-    with open(tmp_path/'store'/'signal.i16', 'r+b') as f:
+    with open(tmp_path/'store'/'signal-000.i16', 'r+b') as f:
         f.seek(int(store.index.offset[4])*24+100)
         bit = f.read(1)[0]^1
         f.seek(-1, 1)
@@ -400,11 +430,11 @@ def test_a_store_that_grows_can_be_stopped_at_any_recording(packed, tmp_path, mo
         for _ in range(2):
             with pytest.raises(KeyboardInterrupt): grow()
             assert len(Store(tmp_path/'store')) == before.verify() == 4
-    with open(tmp_path/'store'/'signal.i16', 'r+b') as f:
+    with open(tmp_path/'store'/'signal-000.i16', 'r+b') as f:
         assert hold_file(f.fileno())
         with pytest.raises(StoreError, match='another process'): grow()
     grown, whole = grow(), Store(packed/'store')
-    assert grown.index.equals(whole.index) and np.array_equal(grown.units, whole.units)
+    assert grown.index.equals(whole.index) and same_signals(grown.path, whole.path)
     assert sorted(p.name for p in (tmp_path/'store').iterdir()) == sorted(p.name for p in (packed/'store').iterdir())
     write_record(replace(read_record(table.path[0]), id='copy'), tmp_path/'more')
     other = read_record(table.path[1])
