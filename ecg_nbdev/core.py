@@ -66,6 +66,10 @@ class StoreError(ECGError):
 class BundleError(ECGError):
     "A saved model is missing, damaged or does not fit."
 
+# %% ../nbs/00_core.ipynb #f3847c85
+class LostRank(ECGError):
+    "Another process of a training is gone."
+
 # %% ../nbs/00_core.ipynb #edcf2d67
 _STEERING = re.compile('[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]') # control characters, and what turns text round
 

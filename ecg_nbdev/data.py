@@ -11,7 +11,7 @@ __all__ = ['WindowDataset', 'WindowDL', 'make_targets', 'window_dls', 'ecg_dls']
 from copy import copy
 import numpy as np
 import torch
-from fastai.basics import DataLoaders, TfmdDL
+from fastai.basics import DataLoaders, TfmdDL, to_detach
 from fastcore.basics import chunked, detuplify
 from .core import CLASSES, CohortError
 from .labels import LabelSets, label_states
@@ -25,6 +25,12 @@ def _with_samples(store, rows, size, stride):
     held = [enough_samples(x, plan_windows(x.shape[1], size, stride), size) for x in map(store.signal, rows)]
     some = np.array([h.any() for h in held], bool)
     return some, np.concatenate([np.zeros(0, bool), *(h for h, on in zip(held, some) if on)])
+
+# %% ../nbs/30_data.ipynb #b5db01ec
+def _share_of(record, rank, processes):
+    "Which windows of a batch fall to a process; all, as they come, where it is alone."
+    if processes == 1: return slice(None)
+    return np.array_split(np.argsort(record, kind='stable'), processes)[rank]
 
 # %% ../nbs/30_data.ipynb #4f6815a7
 class _ByNumber:
@@ -58,15 +64,16 @@ class WindowDataset:
         x, y = self.batch([i])
         return x[0], y[0]
 
-    def batch(self, idxs)->tuple: # (windows, 12, size) mV, NaN where there is no sample; targets
-        "The windows numbered `idxs`, at once."
+    def batch(self, idxs, share=(0, 1))->tuple: # (windows, 12, size) mV, NaN where there is no sample; targets
+        "The windows numbered `idxs`, at once; of a batch that several processes share, one's `share` (rank, processes)."
         idxs = np.asarray(idxs)
         record, start = self.plan.record[idxs], self.plan.start[idxs]
         if self.jitter:
             last = np.maximum(self.plan.lengths[record]-self.plan.size, 0)
             start = np.clip(start+self.rng.integers(-self.jitter, self.jitter+1, len(idxs)), 0, last)
-        x = self.store.gather(self.rows[record], start, self.plan.size)
-        return torch.from_numpy(x), self.targets[record]
+        mine = _share_of(record, *share)
+        x = self.store.gather(self.rows[record[mine]], start[mine], self.plan.size)
+        return torch.from_numpy(x), self.targets[record[mine]]
 
     def take(self,
         windows, # (windows,) numbers or a mask
@@ -94,6 +101,7 @@ def _windows_of(records, like):
 class WindowDL(TfmdDL):
     "Batches of windows; `show_batch` draws them as ECGs titled with their labels."
     _n_inp, _types = 1, {tuple: [torch.Tensor]*2} # one input, one target: fastai need not try a batch to find out
+    share = 0, 1 # (rank, processes): what this process takes of each batch, see `ecg_nbdev.ranks`
 
     def __init__(self,
         dataset, # `WindowDataset`
@@ -111,7 +119,10 @@ class WindowDL(TfmdDL):
         return super().new(dataset, cls, **{'names': self.names, **kwargs})
 
     def create_batches(self, samps):
-        for idxs in chunked(samps, self.bs, self.drop_last): yield self.dataset.batch(idxs)
+        for idxs in chunked(samps, self.bs, self.drop_last):
+            if len(idxs) >= self.share[1]: yield self.dataset.batch(idxs, self.share)
+
+    def to_detach(self, b, cpu=True, gather=True): return to_detach(b, cpu, gather=False) # each process counts its own
 
     def titles(self,
         y:torch.Tensor, # (windows, classes) multi-hot, or (windows,) numbers of label sets

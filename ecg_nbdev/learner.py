@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from fastai.basics import Adam, Callback, Learner, Metric
+from fastai.basics import Adam, Callback, Learner, Metric, get_model
 from fastai.callback.all import EarlyStoppingCallback, GradientClip, MixedPrecision
 from fastai.callback.tracker import TrackerCallback
 from fastprogress.fastprogress import IN_NOTEBOOK
@@ -166,12 +166,12 @@ class BestEpoch(TrackerCallback):
     def after_epoch(self):
         super().after_epoch()
         if self.new_best or self.state is None:
-            self.state, self.epoch_of_best = copy.deepcopy(self.model.state_dict()), self.epoch
+            self.state, self.epoch_of_best = copy.deepcopy(get_model(self.model).state_dict()), self.epoch
     def kept(self)->dict:
         "The best value, its epoch and its weights, for `resumable`."
         return {name: vars(self)[name] for name in ('best', 'state', 'epoch_of_best')}
     def after_fit(self):
-        if self.state is not None and not hasattr(self.learn, 'lr_finder'): self.model.load_state_dict(self.state)
+        if self.state is not None and not hasattr(self.learn, 'lr_finder'): get_model(self.model).load_state_dict(self.state)
 
 # %% ../nbs/51_learner.ipynb #3e23f820
 class AverageWeights(Callback):
@@ -182,14 +182,15 @@ class AverageWeights(Callback):
     ): self.decay, self.average = decay, None
     def before_fit(self):
         self.raw = None
-        self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(self.decay), use_buffers=True)
+        self.average = AveragedModel(get_model(self.model), multi_avg_fn=get_ema_multi_avg_fn(self.decay), use_buffers=True)
     def before_train(self):
-        if self.raw: self.model.load_state_dict(self.raw)
-    def after_step(self): self.average.update_parameters(self.model)
+        if self.raw: get_model(self.model).load_state_dict(self.raw)
+    def after_step(self): self.average.update_parameters(get_model(self.model))
     def before_validate(self):
         if self.average is None: return  # asked for a score after training: the network holds what it should
-        self.raw = copy.deepcopy(self.model.state_dict())
-        self.model.load_state_dict(self.average.module.state_dict())
+        model = get_model(self.model)
+        self.raw = copy.deepcopy(model.state_dict())
+        model.load_state_dict(self.average.module.state_dict())
     def after_fit(self): self.average = None
 
     def kept(self)->dict:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from fastcore.basics import patch
-from fastai.basics import Callback, CancelEpochException, L
+from fastai.basics import Callback, CancelEpochException, L, get_model, rank_distrib
 from fastai.callback.all import MixedPrecision
 from fastai.callback.tracker import TrackerCallback
 from safetensors import safe_open
@@ -140,7 +140,7 @@ def _state_of(learn):
     "All that a learner needs to go on behind the epoch it has just finished."
     return {
         'epoch': learn.epoch+1, 'n_epoch': learn.n_epoch, 'train_iter': learn.train_iter,
-        'model': learn.model.state_dict(), 'opt': learn.opt.state_dict(), 'recorder': _recorded(learn.recorder),
+        'model': get_model(learn.model).state_dict(), 'opt': learn.opt.state_dict(), 'recorder': _recorded(learn.recorder),
         'callbacks': {name: cb.kept() for name, cb in _remembering(learn).items()},
         'generators': _generators(), 'loader': _loader_generators(learn.dls.train)}
 
@@ -150,7 +150,7 @@ def _set_state(learn, held):
     cbs = _remembering(learn)
     if held['n_epoch'] != learn.n_epoch: raise ValueError(f'of {held["n_epoch"]} epochs, not {learn.n_epoch}')
     if set(held['callbacks']) != set(cbs): raise ValueError('with other callbacks')
-    learn.model.load_state_dict(held['model'])
+    get_model(learn.model).load_state_dict(held['model'])
     _set_optimizer(learn.opt, held['opt'], next(learn.model.parameters()).device)
     _set_recorded(learn.recorder, held['recorder'])
     for name, cb in cbs.items(): cb.put_back(held['callbacks'][name])
@@ -171,7 +171,8 @@ class _Checkpoint(Callback):
             why = str(e).splitlines()[0] if str(e) else type(e).__name__
             raise ECGError(f'{self.path} is of another training ({why}): name another file') from e
         self.done = held['epoch']
-    def after_epoch(self): save_state(self.path, _state_of(self.learn))
+    def after_epoch(self):
+        if not rank_distrib(): save_state(self.path, _state_of(self.learn)) # of several processes, the first one
 
 # %% ../nbs/42_resume.ipynb #d1e269dc
 @contextmanager

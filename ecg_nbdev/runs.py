@@ -11,16 +11,18 @@ __all__ = ['train_run', 'synth_run', 'evaluate_run']
 import copy, json, warnings
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np
 import pandas as pd
+from fastai.basics import num_distrib
 from .answers import find_model
 from .bundle import load_bundle, save_bundle
 from .calibration import CALIBRATION_METHODS, fit_calibration
 from .cohort import scan
-from ecg_nbdev.core import (CLASSES, UNFINISHED, CohortError, ECGError, check_folder, hold_file, remove_left,
-    whole_file)
+from .core import (CLASSES, UNFINISHED, CohortError, ECGError, LostRank, check_folder, hold_file,
+    remove_left, whole_file)
 from .data import ecg_dls
 from .decoding import fit_decoder
 from .evaluation import Evaluation, evaluate
@@ -276,12 +278,15 @@ def train_run(
     _check_names(arch, loss, approach, rule, calibrate, decode)
     rules = label_rules(classes or CLASSES)
     options |= {'pretrain': _where_from(pretrain, rules, arch, approach, fs), 'classes': classes and rules.name}
-    start = _start(options['pretrain'], approach, fs)
-    with run_folder(out, {**options, 'start': _weights_of(start.model)}, resume) as run:
-        return _train(run, data_path, rules, start, options, show)
+    with _joined() as ranks:
+        if ranks and ranks.rank: return _follow(ranks)
+        start = _start(options['pretrain'], approach, fs)
+        depends = {**options, 'processes': ranks.processes if ranks else 1, 'start': _weights_of(start.model)}
+        with run_folder(out, depends, resume) as run:
+            return _train(run, data_path, rules, start, options, show, ranks)
 
 # %% ../nbs/83_runs.ipynb #2bc38fac
-def _train(run:RunFolder, data_path, rules, start, o, show):
+def _train(run:RunFolder, data_path, rules, start, o, show, ranks):
     "From the scan to the scores; `o` are the options of `train_run`."
     cohort, prepare = _cohort(data_path, rules), Preparation(fs=o['fs'])
     labelled = _labelled(cohort, data_path)
@@ -291,7 +296,7 @@ def _train(run:RunFolder, data_path, rules, start, o, show):
     split = _unseen(split_of_fold(_folds(store.index), o['fold']), store, start.seen, o['pretrain'])
     run.begin(**facts, signals=_rows_of(store.index, 'id', 'mark', 'crc'))
     if run.finished: return _again(run)
-    model, dls = _trained(run, store, split, rules, start, o, show)
+    model, dls = _trained(run, store, split, rules, start, o, show, ranks)
     predictor = Predictor(model, prepare, o['seconds'], o['stride'], o['how'], dls.classes, label_sets=dls.label_sets,
                           rules=rules if o['classes'] else None)
     provenance = {'data': str(data_path), 'arch': model.config['arch'],
@@ -303,25 +308,76 @@ def _train(run:RunFolder, data_path, rules, start, o, show):
     _say(evaluation, run.path)
     return evaluation
 
+# %% ../nbs/83_runs.ipynb #68becdc5
+class _Task(NamedTuple):
+    "What is trained, by this process and those that were launched with it."
+    store:object # `Store`
+    split:np.ndarray # (records,) 'train', 'valid', 'test'
+    classes:tuple # the model's classes
+    model:object # a network to go on with, or None
+    lr:float # largest learning rate
+    checkpoint:Path # file of the state after each epoch
+    options:dict # of `train_run`
+
+    @property
+    def words(self):
+        "The same for another process, which opens the store itself: its labels may be other ones than the store has."
+        return self.store.index[['labels', 'unknown']], self
+
+def _heard(labels, task):
+    "The inverse of `_Task.words`."
+    task.store.index = task.store.index.assign(**labels)
+    return task
+
+# %% ../nbs/83_runs.ipynb #e6f447ef
+@contextmanager
+def _joined():
+    "`Ranks` of the processes that were launched together; None for one alone."
+    if num_distrib() < 2:
+        yield None
+        return
+    if find_spec('accelerate') is None:
+        raise ECGError('several processes train with accelerate: install it with pip install "ecg_nbdev[scale]"')
+    from ecg_nbdev.ranks import joined
+    with joined() as ranks: yield ranks
+
+def _follow(ranks):
+    "Train with rank 0, which alone says what went wrong and how it ended."
+    if not (told := ranks.tell(None)): return
+    try: _fitted(_heard(*told), ranks)
+    except LostRank: raise
+    except ECGError: pass
+
+# %% ../nbs/83_runs.ipynb #9764e66b
+def _fitted(task, ranks=None, csv=None, show=False):
+    "The learner, trained."
+    o, seconds = task.options, task.options['seconds']
+    dls = ecg_dls(task.store, task.split, seconds, o['stride'], o['bs'], o['approach'], task.classes, seconds/4, o['seed'])
+    cbs = []
+    if ranks:
+        from ecg_nbdev.ranks import ShareFit
+        cbs = [ShareFit(ranks)]
+    learn = ecg_learner(dls, o['arch'], o['loss'], seed=o['seed'], model=task.model, cbs=cbs)
+    train_learner(learn, o['epochs'], task.lr, o['patience'], csv, task.checkpoint, show)
+    return learn
+
 # %% ../nbs/83_runs.ipynb #64a64fbc
-def _trained(run:RunFolder, store, split, rules, start, o, show):
+def _trained(run:RunFolder, store, split, rules, start, o, show, ranks):
     "The trained network and the loaders it was trained with; `o` are the options of `train_run`."
     if o['pretrain'] == 'synth':
         start = _Start(simulated_start(o['arch'], o['simulated'], o['seed'], seconds=o['seconds'], fs=o['fs'],
                                        checkpoint=run.state('pretraining'), show=show), CLASSES)
-    seconds, seed = o['seconds'], o['seed']
-    dls = ecg_dls(store, split, seconds, o['stride'], o['bs'], o['approach'], rules.classes, seconds/4, seed)
-    learn = ecg_learner(dls, o['arch'], o['loss'], seed=seed, model=_first_network(start, dls.classes, seed))
-    tuned = start.classes == dls.classes
-    lr = o['lr'] or (5e-4 if tuned else 3e-3)
-    try:
-        train_learner(learn, o['epochs'], lr, o['patience'], csv=run.path/'history.csv',
-                      checkpoint=run.state('training'), show=show)
+    tuned, classes = start.classes == rules.classes, rules.classes
+    task = _Task(store, split, classes, _first_network(start, classes, o['seed']), o['lr'] or (5e-4 if tuned else 3e-3),
+                 run.state('training'), o)
+    if ranks: ranks.tell(task.words)
+    try: learn = _fitted(task, ranks, run.path/'history.csv', show)
+    except LostRank: raise
     except ECGError: # it would end so again
         run.forget()
         raise
     if tuned: mix_weights(start.model, learn.model)
-    return learn.model, dls
+    return learn.model, learn.dls
 
 # %% ../nbs/83_runs.ipynb #8b28ea1e
 def _again(run):

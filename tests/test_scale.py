@@ -1,0 +1,136 @@
+"""Past one machine: training in two processes, work on a dask cluster, recordings behind a URL.
+
+What several processes do is what one does: the same losses, the same bytes, whoever is killed meanwhile. What takes long is
+marked nightly."""
+import json, os, re, signal, subprocess, sys, time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ecg_nbdev.runs import synth_run
+
+BIN = Path(sys.executable).parent
+ENV = {**os.environ, 'OMP_NUM_THREADS': '1'}
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory): return synth_run(tmp_path_factory.mktemp('scale')/'data', n=40, seed=3)
+
+
+# ---- training
+
+# Imports once, then forks two ranks for each job.
+RANKS = """
+import json, os, signal, socket, sys, time, warnings
+import numpy as np
+import ecg_nbdev.runs as runs
+from ecg_nbdev.core import ECGError
+from ecg_nbdev.data import WindowDataset, ecg_dls
+from ecg_nbdev.learner import ecg_learner, train_learner
+from ecg_nbdev.ranks import ShareFit, joined
+from ecg_nbdev.signal import Preparation
+from ecg_nbdev.sim.synth import simulate_cohort
+from ecg_nbdev.store import MemoryStore
+
+warnings.simplefilter('ignore')
+data, folder = sys.argv[1:]
+
+def together(name, work):
+    "Two processes that do the same work, each with its rank; how they ended, and the longest time it took after a kill."
+    with socket.create_server(('127.0.0.1', 0)) as s: port = s.getsockname()[1]
+    children = {}
+    for rank in range(2):
+        if child := os.fork():
+            children[child] = rank
+            continue
+        os.environ |= {'RANK': str(rank), 'LOCAL_RANK': str(rank), 'WORLD_SIZE': '2', 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(port)}
+        os.dup2(os.open(f'{folder}/{name}-{rank}.txt', os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
+        code = 0
+        try: work(rank)
+        except ECGError as e:
+            print('ERROR', e)
+            code = 1
+        sys.stdout.flush()
+        os._exit(code)
+    ends, first = {}, None
+    while len(ends) < 2:
+        child, status = os.wait()
+        first = first or time.monotonic()
+        ends[children[child]] = os.waitstatus_to_exitcode(status)
+    print(json.dumps([name, ends[0], ends[1], time.monotonic()-first]), flush=True)
+
+cohort = MemoryStore(simulate_cohort(40, seed=0), 100, Preparation(fs=100))
+
+def curve(ranks=None):
+    "Losses of each step and rows of each epoch, nothing hidden at random: what is drawn differs from process to process."
+    split = np.where(np.arange(len(cohort)) % 4 == 0, 'valid', 'train')
+    dls = ecg_dls(cohort, split, seconds=2.5, bs=33, jitter=.5)
+    learn = ecg_learner(dls, cbs=[ShareFit(ranks)] if ranks else [], dropout=0., lead_dropout=0., hidden=16)
+    train_learner(learn, 2, 1e-3, show=False)
+    return [list(map(float, learn.recorder.losses)), [list(map(float, row)) for row in learn.recorder.values]]
+
+def compare(rank):
+    with joined() as ranks:
+        ranks.tell(None)
+        print(json.dumps(curve(ranks)))
+
+def train(out, kill=None, at=0, **options):
+    def work(rank):
+        if rank == kill:
+            batch, calls = WindowDataset.batch, []
+            def dying(*args):
+                calls.append(1)
+                if len(calls) == at: os.kill(os.getpid(), signal.SIGKILL)
+                return batch(*args)
+            WindowDataset.batch = dying
+        runs.train_run(data, f'{folder}/{out}', epochs=3, seconds=2.5, bs=16, resume=True, show=False, **options)
+    return work
+
+print(json.dumps(curve()))
+together('curve', compare)
+together('whole', train('whole'))
+together('killed', train('killed', 1, 12))
+together('first', train('killed', 0, 9))
+together('again', train('killed'))
+together('wild', train('wild', lr=1e3))
+"""
+
+@pytest.fixture(scope='module')
+def ranks(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('ranks')
+    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', RANKS, data, folder], capture_output=True, text=True, env=ENV)
+    alone, *ends = map(json.loads, [line for line in done.stdout.splitlines() if line.startswith('[')])
+    assert [end[0] for end in ends] == ['curve', 'whole', 'killed', 'first', 'again', 'wild'], done.stderr
+    said = {name: [(folder/f'{name}-{rank}.txt').read_text().splitlines() for rank in (0, 1)] for name, *_ in ends}
+    return folder, alone, {name: end for name, *end in ends}, said
+
+
+def test_two_processes_train_as_one(ranks):
+    "Loss for loss within 0.002, at the batches of one process; both processes see the same numbers."
+    folder, (losses, rows), ends, said = ranks
+    two, other = (json.loads(lines[-1]) for lines in said['curve'])
+    assert two == other and ends['curve'][:2] == [0, 0]
+    assert len(losses) == len(two[0]) > 10 and losses[-1] < losses[0]-.02
+    np.testing.assert_allclose(two[0], losses, atol=.002)
+    np.testing.assert_allclose(np.array(two[1])[:, :2], np.array(rows)[:, :2], atol=.002)
+    np.testing.assert_allclose(np.array(two[1])[:, 2], np.array(rows)[:, 2], atol=.02) # ten recordings: pairs may swap
+
+
+def test_a_killed_process_ends_the_others_and_the_run_goes_on(ranks):
+    folder, _, ends, said = ranks
+    assert ends['killed'][:2] == [1, -9] and ends['first'][:2] == [-9, 1]
+    assert ends['killed'][2] < 60 and ends['first'][2] < 60
+    for name, rank in (('killed', 0), ('first', 1)):
+        line, = [line for line in said[name][rank] if line.startswith('ERROR')]
+        assert 'another process of this training has ended' in line and '--resume' in line
+    assert ends['whole'][:2] == ends['again'][:2] == [0, 0]
+    for name in ('metrics.json', 'history.csv', 'predictions.csv', 'model.safetensors', 'config.json'):
+        assert (folder/'whole'/name).read_bytes() == (folder/'killed'/name).read_bytes(), name
+    assert said['whole'][0][-5:-1] == said['again'][0][-5:-1] and not said['whole'][1]
+
+
+def test_what_goes_wrong_is_said_once(ranks):
+    folder, _, ends, said = ranks
+    assert ends['wild'][:2] == [1, 0] and 'training diverged' in said['wild'][0][-1] and not said['wild'][1]
