@@ -152,7 +152,8 @@ def integrated_gradients(
     predictor.model.eval()
     if not score(windows[:1].clone().requires_grad_()).requires_grad:
         raise ECGError(_NO_GRADIENTS)
-    shares = _along(method, score, windows, k, tolerance)
+    with torch.backends.cudnn.flags(enabled=False): # cuDNN's LSTMs have gradients only in training
+        shares = _along(method, score, windows, k, tolerance)
     numbers = np.arange(x.shape[1], dtype=np.float32)[None]
     return _put_back(shares, predictor.windows(numbers)[:, 0], x.shape[1])
 

@@ -37,7 +37,7 @@ def _trace(predictor, path):
     "Write the network as an ONNX graph."
     import torch
     n = round(predictor.seconds*predictor.preparation.fs)
-    x = torch.randn(2, len(LEADS), n)
+    x = torch.randn(2, len(LEADS), n, device=next(predictor.model.parameters()).device)
     x[1, :, n//2:] = float('nan')
     network = _with_probabilities(predictor.model, predictor.label_sets is not None)
     inputs, outputs = ['windows'], ['logits', 'probabilities']

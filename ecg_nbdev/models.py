@@ -364,5 +364,6 @@ def model_cost(
     seconds:float=10., # length of a window
 )->dict: # parameters, flops, steps
     "What one window costs."
-    window = torch.zeros(1, len(LEADS), round(seconds*model.config['fs']))
+    device = next(model.parameters()).device
+    window = torch.zeros(1, len(LEADS), round(seconds*model.config['fs']), device=device)
     return {'parameters': sum(p.numel() for p in model.parameters()), **forward_cost(model, window)}

@@ -75,7 +75,8 @@ class SoftTargets(Callback):
 
     @torch.no_grad()
     def before_batch(self):
-        if self.training: self.learn.yb = (torch.sigmoid(self.teacher(self.xb[0])),)
+        x, = self.xb
+        if self.training: self.learn.yb = (torch.sigmoid(self.teacher.to(x.device)(x)),)
 
 # %% ../nbs/52_pretrain.ipynb #f5721acc
 def pretrain_model(
