@@ -8,7 +8,7 @@ Docs: https://ecg-nbdev.github.io/ecg_nbdev/runs.html.md"""
 __all__ = ['train_run', 'synth_run', 'evaluate_run']
 
 # %% ../nbs/83_runs.ipynb #58920f0c
-import copy, json, warnings
+import copy, json, textwrap, warnings
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
@@ -72,8 +72,8 @@ def _cohort(data_path, rules):
     cohort = scan(data_path, classes=rules)
     t = cohort.table
     hours, unlabelled, unknown = (t.n_samples/t.fs).sum()/3600, (t.labels == '').sum(), (t.unknown != '').sum()
-    print(f'{data_path}: {len(t)} recordings, {hours:.1f} h, {unlabelled} without one of the classes, '
-          f'{unknown} with one that is unknown; '
+    print(f'{data_path}: {len(t)} recordings, {hours:.1f} h\n'
+          f'{unlabelled} without one of the classes, {unknown} with one that is unknown; '
           f'{len(cohort.skipped)} skipped, {(cohort.duplicates.case != "namesake").sum()} copies used once')
     if not cohort.names_patients: print(BY_RECORDING)
     return cohort
@@ -90,7 +90,7 @@ def _number(x): return 'undefined' if np.isnan(x) else f'{x:.3f}'
 
 # %% ../nbs/83_runs.ipynb #f0ec92c0
 def _say(evaluation, out):
-    "The table at the end, the scores in a line, what is undefined, and where the files are."
+    "The table at the end, the scores below it, what is undefined, and where the files are."
     print(evaluation.table.round(3).to_string())
     named = {'macro AUROC': 'macro_auroc', 'macro AUPRC': 'macro_auprc', 'macro F1': 'macro_f1',
              'exact match': 'exact_match'}
@@ -99,16 +99,17 @@ def _say(evaluation, out):
     said = {t: _number(evaluation[n]) for t, n in named.items()}
     low, high = evaluation.intervals.loc['macro_auroc', ['low', 'high']]
     if evaluation.n_boot and not np.isnan(low): said['macro AUROC'] += f' ({low:.3f} to {high:.3f})'
-    print(f'\n{len(evaluation)} test recordings: '+', '.join(f'{t} {x}' for t, x in said.items()))
+    first, *others = (f'{t} {x}' for t, x in said.items())
+    print(f'\n{len(evaluation)} test recordings: {first}\n{", ".join(others)}')
     forced = 'each has a label: where none reached its threshold, the nearest' if evaluation.least else (
         f'{evaluation.unanswered} of them without an answer: nothing reached its threshold')
     print(forced)
     undefined = evaluation.per_class.index[evaluation.per_class.auroc.isna()]
     if len(undefined):
-        print(f'no AUROC for {", ".join(undefined)}: the test recordings hold none, or nothing else; '
+        print(f'no AUROC for {", ".join(undefined)}: the test recordings hold none, or nothing else;\n'
               'the means are over the other classes')
     written = sorted(f.name for f in Path(out).iterdir() if f.is_file() and not f.name.startswith('.'))
-    print(f'written to {out}: {", ".join(written)}')
+    print(f'written to {out}:', textwrap.fill(', '.join(written), 90), sep='\n')
 
 # %% ../nbs/83_runs.ipynb #2f561080
 def _check_numbers(fold, lr, seconds, stride, fs, **counts):
@@ -219,8 +220,8 @@ def _say_few(preds):
     n = {part: preds.of(part).truth.sum(0) for part in ('train', 'valid', 'test')}
     few = [f'{c} {a}/{b}/{d}' for c, a, b, d in zip(preds.classes, *n.values()) if not a*b*d]
     if not few: return
-    print(f'{len(few)} of {len(preds.classes)} classes lack recordings (to learn from/to choose by/to be scored on): '
-          +', '.join(few))
+    print(f'{len(few)} of {len(preds.classes)} classes lack recordings (to learn from/to choose by/to be scored on):',
+          textwrap.fill(', '.join(few), 90), sep='\n')
 
 # %% ../nbs/83_runs.ipynb #a8d9346d
 def _about(name, data_path, split, seen, store, provenance, metrics):
@@ -238,7 +239,7 @@ def _about(name, data_path, split, seen, store, provenance, metrics):
 def _first_network(start, classes, seed):
     "A copy of the network to go on with, with a new head where it knows other classes; None for a new one."
     if start.model is None or start.classes == classes: return copy.deepcopy(start.model)
-    print(f'begins at a network that knows {len(start.classes)} classes, with a new head for {len(classes)}; '
+    print(f'begins at a network that knows {len(start.classes)} classes, with a new head for {len(classes)};\n'
           '--pretrain none: a new network')
     return with_new_head(start.model, len(classes), seed)
 
