@@ -131,7 +131,7 @@ def correlations(self:Fingerprints,
     "The largest correlation of a trace with each fingerprint, over all shifts; by one lead where the other is absent."
     m = trace.shape[1]
     if not len(self) or m < _LEAST*RATE or not trace.any(): return np.zeros(len(self.length[rows]))
-    held, here = self.of_leads(tuple(trace.any(1).tolist())), _running(trace)
+    held, here = self.of_leads(tuple(bool(row.any()) for row in trace)), _running(trace)
     begin, end, kept = held._overlap(m, finer)
     found = held._products(trace, rows, finer)[:, :len(begin)]*kept[rows]
     found *= _root(here[end]-here[begin])[self.length[rows]]
