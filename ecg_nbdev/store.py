@@ -24,19 +24,15 @@ from .journal import journal_lines, put_down
 from .records import prepare_record, read_record
 from .parallel import in_order, with_bar
 from .marks import record_mark, sample_mark
-from .units import NO_SAMPLE, to_millivolts, to_units
+from .units import MILLIVOLTS, NO_SAMPLE, to_millivolts, to_units
 
 # %% ../nbs/13_store.ipynb #1a489e6d
-def _batch(fill, rows, starts, size):
-    "(B, 12, size) float32, mV: `fill(window, row, start)` writes a window's samples and says how many; NaN behind them."
+def _asked(rows, starts, size):
+    "Rows and starts as whole numbers, and an empty batch for their windows: (B, 12, size) float32."
     rows, starts = np.asarray(rows, np.int64), np.asarray(starts, np.int64)
     first = starts.min(initial=0)
     if first < 0: raise ValueError(f'a window starts at sample {first}: starts count from 0')
-    out = np.empty((len(rows), len(LEADS), size), np.float32)
-    for window, row, start in zip(out, rows.tolist(), starts.tolist()):
-        n = fill(window, row, start)
-        if n < size: window[:, n:] = np.nan
-    return out
+    return rows, starts, np.empty((len(rows), len(LEADS), size), np.float32)
 
 # %% ../nbs/13_store.ipynb #3013d86a
 def _prepared(record, fs, prepare):
@@ -79,11 +75,12 @@ class MemoryStore:
         size:int, # samples in a window
     )->np.ndarray: # (B, 12, size) float32, mV, NaN where there is no sample
         "A batch of windows; raises ValueError for a negative start."
-        def fill(window, i, start):
-            piece = self._signals[i][:, start:start+size]
-            window[:, :piece.shape[1]] = piece
-            return piece.shape[1]
-        return _batch(fill, rows, starts, size)
+        rows, starts, out = _asked(rows, starts, size)
+        for window, i, start in zip(out, rows, starts):
+            signal = self._signals[i][:, start:start+size]
+            window[:, :signal.shape[1]] = signal
+            window[:, signal.shape[1]:] = np.nan
+        return out
 
 # %% ../nbs/13_store.ipynb #3c05d3af
 @patch(cls_method=True)
@@ -215,7 +212,7 @@ class Store:
         i:int, # row of the index
     )->np.ndarray: # (12, n) float32, mV
         "One recording's signal."
-        return to_millivolts(self._units(i), gaps=self._gaps[i])
+        return to_millivolts(self._units(i))
 
     @property
     def skipped(self)->pd.DataFrame:
@@ -254,6 +251,8 @@ def _opened(path, rows):
     return Store(path) if rows is None else Store(path).take(rows)
 
 # %% ../nbs/13_store.ipynb #d8abb0f7
+_UNIT = np.dtype('<i2')
+
 @patch
 def gather(self:Store,
     rows, # (B,) rows of the index
@@ -261,11 +260,17 @@ def gather(self:Store,
     size:int, # samples in a window
 )->np.ndarray: # (B, 12, size) float32, mV, NaN where there is no sample
     "A batch of windows; raises ValueError for a negative start."
-    def fill(window, i, start):
-        units = self._units(i)[:, start:start+size]
-        to_millivolts(units, window[:, :units.shape[1]], self._gaps[i])
-        return units.shape[1]
-    return _batch(fill, rows, starts, size)
+    rows, starts, out = _asked(rows, starts, size)
+    n = self._n[rows]
+    held, begin = np.clip(n-starts, 0, size), self._offset[rows]*len(LEADS)+np.minimum(starts, n)
+    places = (x.tolist() for x in (self._shard[rows], 2*begin, 2*n, held, self._gaps[rows]))
+    for window, shard, at, step, k, gaps in zip(out, *places):
+        units = np.ndarray((len(LEADS), k), _UNIT, self._signals[shard], at, (step, 2)) # a view of the file
+        if k < size: window[:, k:], window = np.nan, window[:, :k]
+        window[:] = units
+        window *= MILLIVOLTS # in the cache: half the time of a product that casts
+        if gaps: window[units == NO_SAMPLE] = np.nan
+    return out
 
 # %% ../nbs/13_store.ipynb #f19bf1de
 @patch
