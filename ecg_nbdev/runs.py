@@ -8,9 +8,10 @@ Docs: https://ecg-nbdev.github.io/ecg_nbdev/runs.html.md"""
 __all__ = ['train_run', 'synth_run', 'evaluate_run']
 
 # %% ../nbs/83_runs.ipynb #58920f0c
-import copy, json, warnings
+import copy, json, os, warnings
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -35,7 +36,7 @@ from .losses import LOSSES
 from .metrics import UndefinedScore
 from .models import MODELS, with_new_head
 from .official import list_weights
-from .parallel import with_bar
+from .parallel import in_order, with_bar
 from .predictions import load_predictions, predictions_table, save_predictions
 from .predictor import Predictor
 from .pretrain import mix_weights, simulated_start
@@ -443,13 +444,13 @@ def _unfinished(folder, about):
         yield
     mark.unlink()
 
-def _simulated_into(folder, i, seed, findings):
-    "A simulated recording that is written to a folder, or that an earlier run has written."
+def _simulated_into(folder, seed, findings, i):
+    "Write a simulated recording to a folder, unless an earlier run has; its row of `REFERENCE.csv`."
     header = folder/f'S{i+1:05d}.hea'
-    if header.exists(): return read_record(header)
+    if header.exists(): return None if findings else _reference_row(read_record(header))
     record = cohort_record(i, seed, findings=findings, classes=(*CLASSES, *FINDINGS) if findings else CLASSES)
     write_record(_coded(record), folder)
-    return record
+    return None if findings else _reference_row(record)
 
 # %% ../nbs/83_runs.ipynb #13401f50
 def synth_run(
@@ -458,17 +459,17 @@ def synth_run(
     seed:int=0,
     findings:float=0., # share of recordings with findings beside the nine, for the class list 'simulated'
     show:bool=False, # a progress bar
+    cluster:str|None=None, # address of a dask scheduler whose workers simulate, and write to the same folder
 )->Path:
     """Write a simulated data set; the same seed writes the same files, and a run that was stopped is continued.
 
     Raises CohortError where the folder is not empty, or where another process writes it."""
-    folder, rows = Path(folder), []
+    folder = Path(folder)
+    make = partial(_simulated_into, Path(os.path.abspath(folder)), seed, findings)
     with _unfinished(folder, {'n': n, 'seed': seed, 'findings': findings}):
-        for i in with_bar(range(n), n, show):
-            record = _simulated_into(folder, i, seed, findings)
-            if not findings: rows.append(_reference_row(record))
+        rows = list(with_bar(in_order(make, range(n), cluster or 1), n, show))
         columns = ['Recording', 'First_label', 'Second_label', 'Third_label']
-        if rows: write_table(pd.DataFrame(rows, columns=columns), folder/'REFERENCE.csv')
+        if not findings: write_table(pd.DataFrame(rows, columns=columns), folder/'REFERENCE.csv')
     return folder
 
 # %% ../nbs/83_runs.ipynb #3fb86655
