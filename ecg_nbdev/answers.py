@@ -21,6 +21,7 @@ from .core import BundleError, ECGError, RecordError, check_folder, hold_file, p
 from .engines import OnnxNetwork, model_digest
 from .formats import FormatWarning
 from .journal import put_down, read_journal, write_table
+from .mirror import local_copy
 from .parallel import in_order, in_threads, with_bar
 from .predictor import Predictor
 from .records import find_record, naming, read_record
@@ -41,14 +42,14 @@ def _recordings_in(given, failed):
     return find_records(given, failed) if given.is_dir() else [find_record(given)]
 
 def recordings_of(
-    files, # recordings, or folders or stores of them
+    files, # recordings, folders or stores of them, or addresses of such
     failed, # called with the error of what is none
 )->list: # of paths, each once: a header and its signal file are one recording
     "The recordings that are meant, folders searched."
     found = {}
     for given in files:
         try:
-            with naming(given): paths = _recordings_in(Path(given), failed)
+            with naming(given): paths = _recordings_in(Path(local_copy(given)), failed)
         except ECGError as e: failed(e)
         else: found |= {os.path.abspath(path): Path(path) for path in paths}
     return list(found.values())

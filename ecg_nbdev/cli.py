@@ -78,7 +78,7 @@ _APPROACHES, _DECODINGS = ('thresholds', 'powerset'), ('thresholds', 'sets')
 @call_parse
 @_one_line_errors
 def ecg_train(
-    data_path:Annotated[str, 'folder of recordings in any supported layout, or a store of ecg-ingest', {'opt': True, 'required': True}],
+    data_path:Annotated[str, 'folder of recordings in any supported layout, store of ecg-ingest, or address of one', {'opt': True, 'required': True}],
     out:str=None, # model folder to write; runs/<data folder>-<arch> where not given
     arch:str='crnn', # network: lead, multilead, multilead_shared, joint, crnn
     epochs:int=20, # passes over the training windows
@@ -112,7 +112,7 @@ def ecg_train(
 @call_parse
 @_one_line_errors
 def ecg_evaluate(
-    test_path:Annotated[str, 'folder of labelled recordings, or a store of them', {'opt': True, 'required': True}],
+    test_path:Annotated[str, 'folder of labelled recordings, a store of them, or the address of one', {'opt': True, 'required': True}],
     model:str=None, # model folder; the shipped model where not given
     out:str=None, # folder to write; <model>/evaluation-<data folder> where not given
     labels:str=None, # FILE.csv:COLUMN, where labels stand in a table with a row for each recording
@@ -213,7 +213,7 @@ def _list_failures(failures, out):
 @call_parse
 @_one_line_errors
 def ecg_predict(
-    files:Annotated[str, 'recordings in any known format, or folders or stores of them', {'nargs': '+'}],
+    files:Annotated[str, 'recordings in any known format, folders or stores of them, or addresses', {'nargs': '+'}],
     model:str=None, # model folder; the shipped model where not given
     format:Annotated[str, 'how answers are written; table in a terminal, else json', {'choices': tuple(_WRITERS)}]=None,
     out:str=None, # write to this .parquet, .csv, .json or .jsonl file, or Parquet parts to a folder; a stopped run goes on
@@ -305,7 +305,7 @@ def ecg_fetch(
 @call_parse
 @_one_line_errors
 def ecg_ingest(
-    src:str, # folder of recordings, any supported layout
+    src:str, # folder of recordings, any supported layout, or its address: s3://, gs://, https://
     store:str, # folder to write the packed, memory-mapped signals to
     fs:float=100, # sampling rate of the packed signals, Hz
     add:bool=False, # add to the store what is not in it; without it, the store is made anew where the recordings differ
@@ -313,9 +313,10 @@ def ecg_ingest(
 ):
     "Prepare the recordings of a folder and pack them into a store; what can't be used is counted and listed."
     from ecg_nbdev.cohort import scan
+    from ecg_nbdev.mirror import local_copy
     from ecg_nbdev.signal import Preparation
     from ecg_nbdev.store import build_store, grow_store
-    cohort = scan(src)
+    cohort = scan(local_copy(src))
     packed = (grow_store if add else build_store)(cohort.table, store, Preparation(fs=fs), cluster)
     skipped = [*cohort.skipped.itertuples(index=False), *packed.skipped.itertuples(index=False)]
     print(f'{store}: {len(packed)} recordings at {fs:g} Hz; {len(skipped)} skipped')

@@ -34,6 +34,7 @@ from .labels import label_states
 from .learner import ecg_learner, train_learner
 from .losses import LOSSES
 from .metrics import UndefinedScore
+from .mirror import local_copy
 from .models import MODELS, with_new_head
 from .official import list_weights
 from .parallel import in_order, with_bar
@@ -69,7 +70,7 @@ def _patients(cohort): return {} if cohort.names_patients else {'patients': BY_R
 
 def _cohort(data_path, rules):
     "Scan a folder and say what was found."
-    cohort = scan(data_path, classes=rules)
+    cohort = scan(local_copy(data_path), classes=rules)
     t = cohort.table
     hours, unlabelled, unknown = (t.n_samples/t.fs).sum()/3600, (t.labels == '').sum(), (t.unknown != '').sum()
     print(f'{data_path}: {len(t)} recordings, {hours:.1f} h, {unlabelled} without one of the classes, '
@@ -244,7 +245,7 @@ def _first_network(start, classes, seed):
 
 # %% ../nbs/83_runs.ipynb #f4418ef9
 def train_run(
-    data_path, # folder of recordings, any supported layout
+    data_path, # folder of recordings, any supported layout; a store of them; or the address of one of these
     out, # model folder to write
     arch:str='crnn', # a name of `ecg_nbdev.models.MODELS`
     epochs:int=20, # passes over the training windows
@@ -493,7 +494,7 @@ def _reader(cohort):
 
 # %% ../nbs/83_runs.ipynb #ec6de33e
 def evaluate_run(
-    test_path, # folder of labelled recordings
+    test_path, # folder of labelled recordings, a store of them, or the address of one of these
     model=None, # model folder; the shipped model where not given
     out=None, # folder to write; <model>/evaluation-<folder> where not given
     labels:str|None=None, # 'FILE.csv:COLUMN', where labels stand in a table with a row for each recording

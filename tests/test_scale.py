@@ -2,9 +2,12 @@
 
 What several processes do is what one does: the same losses, the same bytes, whoever is killed meanwhile. What takes long is
 marked nightly."""
-import json, os, signal, socket, subprocess, sys, time
+import json, os, shutil, signal, socket, subprocess, sys, time
 from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pandas as pd
@@ -12,11 +15,12 @@ import pytest
 
 from ecg_nbdev.answers import answer_parts, answer_rows, answer_to, find_model
 from ecg_nbdev.cohort import scan
-from ecg_nbdev.core import ECGError, RecordError
+from ecg_nbdev.core import ECGError
+from ecg_nbdev.mirror import local_copy
 from ecg_nbdev.parallel import in_order
 from ecg_nbdev.runs import synth_run
 from ecg_nbdev.signal import Preparation
-from ecg_nbdev.store import build_store
+from ecg_nbdev.store import Store, build_store
 
 BIN = Path(sys.executable).parent
 ENV = {**os.environ, 'OMP_NUM_THREADS': '1'}
@@ -234,3 +238,61 @@ def test_no_cluster_is_one_line(data, tmp_path, monkeypatch):
     assert done.returncode == 1 and 'nowhere://: no dask scheduler answers' in line and not (tmp_path/'store').exists()
     monkeypatch.setitem(sys.modules, 'distributed', None)
     with pytest.raises(ECGError, match=r'pip install "ecg_nbdev\[scale\]"'): list(in_order(abs, [1], 'tcp://127.0.0.1:9'))
+
+
+# ---- recordings behind an address
+
+class Quiet(SimpleHTTPRequestHandler):
+    "Lists and serves a folder, and what a test puts in the way."
+    def log_message(self, *args): pass
+    def do_GET(self):
+        self.server.asked.append(self.path)
+        if body := self.server.instead.get(self.path):
+            self.send_response(200)
+            self.send_header('Content-Length', str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+        else: super().do_GET()
+
+@pytest.fixture
+def web(data, tmp_path, monkeypatch):
+    "A server of the recordings and of a store of them."
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'cache'))
+    shutil.copytree(data, tmp_path/'web'/'data')
+    build_store(scan(data).table, tmp_path/'web'/'store', Preparation(fs=100), 1, progress=False)
+    server = ThreadingHTTPServer(('127.0.0.1', 0), partial(Quiet, directory=tmp_path/'web'))
+    server.asked, server.instead = [], {}
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield server, f'http://127.0.0.1:{server.server_port}'
+    server.shutdown()
+    server.server_close()
+
+
+def test_an_address_is_as_good_as_a_folder(data, web, tmp_path, capfd):
+    server, url = web
+    assert scan(local_copy(f'{url}/data')).table.drop(columns='path').equals(scan(data).table.drop(columns='path'))
+    stored = Store(local_copy(f'{url}/store'))
+    assert stored.verify() == 30 and contents(stored.path)['signal.i16'] == contents(tmp_path/'web'/'store')['signal.i16']
+    said = capfd.readouterr().err.splitlines()
+    assert len(said) == 2 and '61 files, 61 of them new' in said[0] and f'{url}/data' in said[0] and str(tmp_path/'cache') in said[0]
+    server.asked.clear()
+    local_copy(f'{url}/data/')
+    assert server.asked and not [path for path in server.asked if path.endswith('.mat')] # none is loaded again
+    done = subprocess.run([BIN/'ecg-predict', f'{url}/data/S00001.hea', data/'S00001.hea', '--format', 'csv'],
+                          capture_output=True, text=True, env={**ENV, 'XDG_CACHE_HOME': str(tmp_path/'cache')})
+    one, two = (line.split(',') for line in done.stdout.splitlines()[1:])
+    assert one[2:] == two[2:] and one[0] == 'S00001' and '2 files, 2 of them new' in done.stderr, done.stderr
+
+
+def test_a_server_is_not_believed(web, tmp_path):
+    "Names that climb, a file that ends early, an address that is none: one line that names it, and nothing outside the mirror."
+    server, url = web
+    server.instead['/evil'] = server.instead['/evil/'] = b'<a href="/evil/..%2f..%2fclimbed.hea">x</a>'
+    server.instead['/data/S00002.mat'] = b'short'
+    for place, why in (('evil', 'leads out of the folder'), ('data', 'ends early'), ('nothing', 'nothing at this address')):
+        with pytest.raises(ECGError, match=why) as e: local_copy(f'{url}/{place}')
+        assert f'{url}/{place}' in str(e.value) and '\n' not in str(e.value)
+    del server.instead['/data/S00002.mat'] # what was loaded before is kept
+    assert len(scan(local_copy(f'{url}/data'))) == 30
+    assert {p.name for p in (tmp_path/'cache').rglob('*.hea')} <= {f'S{i:05d}.hea' for i in range(1, 31)}
+    with pytest.raises(ECGError, match="can't be read"): local_copy('http://127.0.0.1:9/data')
