@@ -78,7 +78,7 @@ _APPROACHES, _DECODINGS = ('thresholds', 'powerset'), ('thresholds', 'sets')
 @call_parse
 @_one_line_errors
 def ecg_train(
-    data_path:Annotated[str, 'folder of recordings in any supported layout, store of ecg-ingest, or address of one', {'opt': True, 'required': True}],
+    data_path:Annotated[str, 'folder of recordings, store of ecg-ingest, or address of one', {'opt': True, 'required': True}],
     out:str=None, # model folder to write; runs/<data folder>-<arch> where not given
     arch:str='crnn', # network: lead, multilead, multilead_shared, joint, crnn
     epochs:int=20, # passes over the training windows
