@@ -8,18 +8,21 @@ Docs: https://ecg-nbdev.github.io/ecg_nbdev/answers.html.md"""
 __all__ = ['predict_files']
 
 # %% ../nbs/82_answers.ipynb #ec769901
-from functools import partial
+from functools import lru_cache, partial
 from hashlib import blake2b
 from pathlib import Path
+from threading import Lock
 import json, os, warnings
 import pandas as pd
+from fastcore.basics import chunked
 from .bundle import load_bundle, load_pretrained, to_config
 from .cohort import find_records, is_store
-from .core import BundleError, ECGError, RecordError, check_folder, hold_file, printable
+from .core import BundleError, ECGError, RecordError, check_folder, hold_file, printable, whole_file
 from .engines import OnnxNetwork, model_digest
 from .kinds import FormatWarning
 from .journal import put_down, read_journal, write_table
-from .parallel import in_threads, with_bar
+from .mirror import local_copy
+from .parallel import in_order, in_threads, with_bar
 from .predictor import Predictor
 from .records import find_record, naming, read_record
 from .store import Store, stored_record
@@ -39,26 +42,28 @@ def _recordings_in(given, failed):
     return find_records(given, failed) if given.is_dir() else [find_record(given)]
 
 def recordings_of(
-    files, # recordings, or folders or stores of them
+    files, # recordings, folders or stores of them, or addresses of such
     failed, # called with the error of what is none
 )->list: # of paths, each once: a header and its signal file are one recording
     "The recordings that are meant, folders searched."
     found = {}
     for given in files:
         try:
-            with naming(given): paths = _recordings_in(Path(given), failed)
+            with naming(given): paths = _recordings_in(Path(local_copy(given)), failed)
         except ECGError as e: failed(e)
         else: found |= {os.path.abspath(path): Path(path) for path in paths}
     return list(found.values())
 
 # %% ../nbs/82_answers.ipynb #4143a72a
+_LISTENING = Lock() # warnings are heard by one thread at a time
+
 def read_noted(
     path, # of a recording
     told:dict, # rate, unit, leads of tables that do not say them
 )->tuple: # the `Record`, and notes in words
     "A recording, and in words what its reader had to assume."
     if is_store(Path(path).parent): return stored_record(path), ''
-    with warnings.catch_warnings(record=True) as said:
+    with _LISTENING, warnings.catch_warnings(record=True) as said:
         warnings.simplefilter('always')
         record = read_record(path, missing='nan', **told)
     return record, '; '.join(printable(w.message) for w in said if issubclass(w.category, FormatWarning))
@@ -78,15 +83,37 @@ def _answer(predictor, held):
 
 # %% ../nbs/82_answers.ipynb #06e017d8
 def _held(paths, told, failed, at_once):
-    "Recordings in lists of a few: (path, recording, notes); `failed` gets the errors."
+    "Recordings in lists of a few, the same in each run: (path, recording, notes); `failed` gets the errors."
+    for few in chunked(paths, at_once): yield from _read(few, told, failed)
+
+def _read(few, told, failed):
+    "A few recordings, long ones in several lists."
     held = []
-    for path in paths:
+    for path in few:
         try: held.append((path, *read_noted(path, told or {})))
         except RecordError as e: failed(e)
-        if len(held) < at_once and sum(record.n for _, record, _ in held) < 500_000: continue
+        if sum(record.n for _, record, _ in held) < 500_000: continue
         yield held
         held = []
     if held: yield held
+
+# %% ../nbs/82_answers.ipynb #b2e5ac65
+@lru_cache(2)
+def _own_model(model, identity):
+    "The model of a worker, loaded once."
+    predictor = find_model(model, light=True)
+    if model_identity(predictor) == identity: return predictor
+    raise BundleError(f'{model or "the shipped model"} is another one on a worker: give all machines the same files')
+
+def _answer_files(model, identity, told, few):
+    "What a worker says of a few files: a dict each, or its `RecordError`."
+    failed, predictor = [], _own_model(model, identity)
+    return [*(row for held in _read(few, told, failed.append) for row in _answer(predictor, held)), *failed]
+
+def _from_workers(paths, predictor, told, at_once, cluster, model):
+    "Answers in lists, from the workers of a cluster."
+    there = partial(_answer_files, model and os.path.abspath(model), model_identity(predictor), told)
+    return in_order(there, chunked([Path(os.path.abspath(path)) for path in paths], at_once), cluster)
 
 # %% ../nbs/82_answers.ipynb #657e2f82
 def answer_rows(
@@ -95,10 +122,14 @@ def answer_rows(
     failed, # called with the `RecordError` of a recording that can't be answered
     told:dict|None=None, # rate, unit, leads of tables that do not say them, for `read_record`
     at_once:int=8, # recordings that go through the network together
+    cluster:str|None=None, # address of a dask scheduler whose workers read and answer
+    model=None, # on a cluster: the folder that `predictor` came from; the shipped model where not given
 ): # generator of dicts, in the order of the paths
     "The answers, one after the other: whatever goes wrong in one file, the rest is answered."
     threads = None if isinstance(predictor.model, OnnxNetwork) else 1
-    for answers in in_threads(partial(_answer, predictor), _held(paths, told, failed, at_once), threads):
+    if cluster: answered = _from_workers(paths, predictor, told, at_once, cluster, model)
+    else: answered = in_threads(partial(_answer, predictor), _held(paths, told, failed, at_once), threads)
+    for answers in answered:
         for row in answers:
             if isinstance(row, RecordError): failed(row)
             else: yield row
@@ -147,6 +178,7 @@ def answer_to(
     failed, # called with the `RecordError` of a recording that can't be answered
     told:dict|None=None, # rate, unit, leads of tables that do not say them
     show:bool=True, # say on stderr how far it is
+    **where, # cluster and model of `answer_rows`
 )->tuple: # recordings answered, how many of them an earlier run had answered
     "Answer recordings into a file; a run that was stopped is continued. Raises ECGError for another ending."
     out, model = Path(out), model_identity(predictor)
@@ -162,9 +194,60 @@ def answer_to(
         rest, n_before = [path for path in paths if printable(path) not in rows], len(rows)
         f.truncate(0)
         put_down(f, model, *([stamps[file], row] for file, row in rows.items()))
-        for row in answer_rows(with_bar(rest, len(rest), show), predictor, failed, told):
+        for row in with_bar(answer_rows(rest, predictor, failed, told, **where), len(rest), show):
             rows[row['file']] = row
             put_down(f, [stamps[row['file']], row])
     write_table(pd.DataFrame([rows[file] for file in stamps if file in rows]), out)
     journal.unlink()
     return len(rows), n_before
+
+# %% ../nbs/82_answers.ipynb #065e13bf
+_PART = 'part-{:06d}.parquet'
+
+def _write_part(path, about, rows, failures):
+    "Answers as a Parquet file that knows what it was made of."
+    import pyarrow as pa, pyarrow.parquet as pq
+    table = pa.Table.from_pandas(pd.DataFrame(rows), preserve_index=False)
+    told = {'ecg_nbdev': json.dumps([about, len(rows), [[str(e.path), e.reason] for e in failures]])}
+    with whole_file(path) as f: pq.write_table(table.replace_schema_metadata({**(table.schema.metadata or {}), **told}), f)
+
+def _part_of(path):
+    "What a part was made of, how many answers it holds, its errors; raises ECGError for a file that is no part."
+    import pyarrow.parquet as pq
+    try: about, n, failures = json.loads(pq.read_schema(path).metadata[b'ecg_nbdev'])
+    except (OSError, KeyError, TypeError, ValueError): raise ECGError(f'{path} is in the way: name a new folder') from None
+    return about, n, [RecordError(*e) for e in failures]
+
+# %% ../nbs/82_answers.ipynb #780f804d
+def answer_parts(
+    folder, # to write
+    paths, # of recordings
+    predictor:Predictor, # the model
+    failed, # called with the `RecordError` of a recording that can't be answered
+    told:dict|None=None, # rate, unit, leads of tables that do not say them
+    show:bool=True, # say on stderr how far it is
+    size:int=512, # recordings in a part
+    **where, # cluster and model of `answer_rows`
+)->tuple: # recordings answered, how many of them an earlier run had answered
+    "Answer recordings into Parquet files of a folder; a run that was stopped is continued."
+    folder, model, n, n_before = Path(folder), model_identity(predictor), 0, 0
+    check_folder(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder/'.writing').open('a') as f:
+        if not hold_file(f.fileno()): raise ECGError(f'{folder}: another process is writing it: wait until it is done')
+        parts = list(enumerate(chunked(paths, size)))
+        held = {file: _part_of(file) for file in folder.glob('part-*.parquet')}
+        for file in set(held)-{folder/_PART.format(i) for i, _ in parts}: file.unlink()
+        for i, some in with_bar(parts, len(parts), show):
+            about = json.dumps([model, told, [file_stamp(path) for path in some]])
+            about = blake2b(about.encode(), digest_size=16).hexdigest()
+            made, here, failures = held.get(folder/_PART.format(i), ('', 0, []))
+            if made == about: n_before += here
+            else:
+                rows, failures = [], []
+                rows += answer_rows(some, predictor, failures.append, told, **where)
+                _write_part(folder/_PART.format(i), about, rows, failures)
+                here = len(rows)
+            n += here
+            for e in failures: failed(e)
+    return n, n_before

@@ -78,7 +78,7 @@ _APPROACHES, _DECODINGS = ('thresholds', 'powerset'), ('thresholds', 'sets')
 @call_parse
 @_one_line_errors
 def ecg_train(
-    data_path:Annotated[str, 'folder of recordings in any supported layout, or a store of ecg-ingest', {'opt': True, 'required': True}],
+    data_path:Annotated[str, 'folder of recordings, store of ecg-ingest, or address of one', {'opt': True, 'required': True}],
     out:str=None, # model folder to write; runs/<data folder>-<arch> where not given
     arch:str='crnn', # network: lead, multilead, multilead_shared, joint, crnn
     epochs:int=20, # passes over the training windows
@@ -93,7 +93,7 @@ def ecg_train(
     seconds:float=10, # length of a window
     stride:float=None, # seconds between neighbouring windows, at most; the window's length where not given
     lr:float=None, # largest learning rate; 3e-3 where not given, 5e-4 after pretraining
-    bs:int=64, # windows in a batch
+    bs:int=64, # windows in a batch, of all processes together
     patience:int=None, # stop after so many epochs without a better validation score
     rule:str='f1', # how thresholds are chosen on the validation fold
     calibrate:str='', # calibration there: choose, temperature, platt, beta or isotonic; none where not given
@@ -112,7 +112,7 @@ def ecg_train(
 @call_parse
 @_one_line_errors
 def ecg_evaluate(
-    test_path:Annotated[str, 'folder of labelled recordings, or a store of them', {'opt': True, 'required': True}],
+    test_path:Annotated[str, 'folder of labelled recordings, a store of them, or the address of one', {'opt': True, 'required': True}],
     model:str=None, # model folder; the shipped model where not given
     out:str=None, # folder to write; <model>/evaluation-<data folder> where not given
     labels:str=None, # FILE.csv:COLUMN, where labels stand in a table with a row for each recording
@@ -213,27 +213,30 @@ def _list_failures(failures, out):
 @call_parse
 @_one_line_errors
 def ecg_predict(
-    files:Annotated[str, 'recordings in any known format, or folders or stores of them', {'nargs': '+'}],
+    files:Annotated[str, 'recordings in any known format, folders or stores of them, or addresses', {'nargs': '+'}],
     model:str=None, # model folder; the shipped model where not given
     format:Annotated[str, 'how answers are written; table in a terminal, else json', {'choices': tuple(_WRITERS)}]=None,
-    out:str=None, # write to this .parquet, .csv, .json or .jsonl file; a run that was stopped is continued
+    out:str=None, # write to this .parquet, .csv, .json or .jsonl file, or Parquet parts to a folder; a stopped run goes on
     rate:float=None, # sampling rate, Hz, of tables of numbers that do not say it
     unit:Annotated[str, 'unit of tables of numbers that do not say it', {'choices': ('mV', 'uV', 'V')}]=None,
     leads:str=None, # names of their columns, with commas between
+    cluster:str=None, # address of a dask scheduler whose workers read and answer; see ecg_nbdev.parallel
 ):
     "Predict the diagnoses of recordings; what can't be read is named, and the rest is answered."
-    from ecg_nbdev.answers import answer_rows, answer_to, find_model, recordings_of
+    from ecg_nbdev.answers import answer_parts, answer_rows, answer_to, find_model, recordings_of
     from ecg_nbdev.parallel import keep_memory
     keep_memory()
     predictor, failures = find_model(model, light=True), _Failures()
     paths, told = recordings_of(files, failures), dict(rate=rate, unit=unit, leads=leads and leads.split(','))
+    where = dict(cluster=cluster, model=model)
     if out:
-        answered, earlier = answer_to(out, paths, predictor, failures, told)
+        answer = answer_to if Path(out).suffix else answer_parts
+        answered, earlier = answer(out, paths, predictor, failures, told, **where)
         _list_failures(failures, out)
         print(f'{out}: {answered} recordings, {earlier} of them answered before; {len(failures)} not read')
     else:
         form = format or ('table' if sys.stdout.isatty() else 'json')
-        _said_on_stdout(answer_rows(paths, predictor, failures, told), predictor, form)
+        _said_on_stdout(answer_rows(paths, predictor, failures, told, **where), predictor, form)
     if not failures: return
     if max(len(files), len(paths)) > 1: print(f'{len(failures)} could not be read, see above', file=sys.stderr)
     sys.exit(1)
@@ -277,10 +280,11 @@ def ecg_synth(
     n:int=1000, # recordings
     seed:int=0, # the same seed, the same recordings
     findings:float=0, # share of recordings with findings beside the nine; their labels stand in the headers then
+    cluster:str=None, # address of a dask scheduler whose workers simulate, into the same folder
 ):
     "Write a simulated data set of 12-lead recordings with the nine diagnoses."
     from ecg_nbdev.runs import synth_run
-    synth_run(folder, n, seed, findings, show=True)
+    synth_run(folder, n, seed, findings, True, cluster)
 
 # %% ../nbs/90_cli.ipynb #b7b28dd1
 @call_parse
@@ -301,17 +305,19 @@ def ecg_fetch(
 @call_parse
 @_one_line_errors
 def ecg_ingest(
-    src:str, # folder of recordings, any supported layout
+    src:str, # folder of recordings, any supported layout, or its address: s3://, gs://, https://
     store:str, # folder to write the packed, memory-mapped signals to
     fs:float=100, # sampling rate of the packed signals, Hz
     add:bool=False, # add to the store what is not in it; without it, the store is made anew where the recordings differ
+    cluster:str=None, # address of a dask scheduler whose workers prepare the recordings
 ):
     "Prepare the recordings of a folder and pack them into a store; what can't be used is counted and listed."
     from ecg_nbdev.cohort import scan
+    from ecg_nbdev.mirror import local_copy
     from ecg_nbdev.signal import Preparation
     from ecg_nbdev.store import build_store, grow_store
-    cohort = scan(src)
-    packed = (grow_store if add else build_store)(cohort.table, store, Preparation(fs=fs))
+    cohort = scan(local_copy(src))
+    packed = (grow_store if add else build_store)(cohort.table, store, Preparation(fs=fs), cluster)
     skipped = [*cohort.skipped.itertuples(index=False), *packed.skipped.itertuples(index=False)]
     print(f'{store}: {len(packed)} recordings at {fs:g} Hz; {len(skipped)} skipped')
     for path, reason in skipped: print(f'  {path}: {reason}')

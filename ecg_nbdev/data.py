@@ -12,7 +12,7 @@ from copy import copy
 import numpy as np
 import torch
 from fastai.basics import DataLoaders, TfmdDL, to_detach
-from fastcore.basics import chunked, detuplify
+from fastcore.basics import chunked, detuplify, patch
 from .core import CLASSES, CohortError
 from .labels import LabelSets, label_states
 from .signal import Preparation
@@ -122,8 +122,6 @@ class WindowDL(TfmdDL):
         for idxs in chunked(samps, self.bs, self.drop_last):
             if len(idxs) >= self.share[1]: yield self.dataset.batch(idxs, self.share)
 
-    def to_detach(self, b, cpu=True, gather=True): return to_detach(b, cpu, gather=False) # each process counts its own
-
     def titles(self,
         y:torch.Tensor, # (windows, classes) multi-hot, or (windows,) numbers of label sets
     )->list:
@@ -154,9 +152,16 @@ class WindowDL(TfmdDL):
         titles = [f'{true} → {says}' for true, says in zip(self.titles(y[:max_n]), self.titles(said))]
         return plot_batch(np.asarray(x[:max_n].cpu()), titles, fs=self.dataset.store.fs, **kwargs)
 
-    def _pre_show_batch(self, b, max_n=9):
-        raise NotImplementedError('single windows are not drawn by their losses: '
-                                  'use ECGInterpretation.from_learner(learn).plot_top_losses(), which draws recordings')
+# %% ../nbs/30_data.ipynb #c48aefd5
+@patch
+def to_detach(self:WindowDL, b, cpu=True, gather=True):
+    "`b` without its gradient, on the CPU for `cpu`; whatever `gather` says, each of several processes counts its own."
+    return to_detach(b, cpu, gather=False)
+
+@patch
+def _pre_show_batch(self:WindowDL, b, max_n=9):
+    raise NotImplementedError('single windows are not drawn by their losses: '
+                              'use ECGInterpretation.from_learner(learn).plot_top_losses(), which draws recordings')
 
 # %% ../nbs/30_data.ipynb #f0ac6e62
 def make_targets(

@@ -10,9 +10,11 @@ __all__ = []
 # %% ../nbs/03_parallel.ipynb #6ec1693f
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache, partial
 from itertools import islice
 import ctypes, os, platform, signal, sys, time
+from .core import ECGError
 
 # %% ../nbs/03_parallel.ipynb #b22b4062
 def _n_workers(n):
@@ -30,9 +32,10 @@ def end_with_parent():
 def in_order(
     function, # takes one item; has to be importable where several processes run
     items, # any iterable
-    n_workers:int=None, # processes; None: two, or one on a single core
+    n_workers:int|str=None, # processes; None: two, or one on a single core; a text: the address of a dask scheduler
 ): # generator of the results, in the order of the items
     "Results of a function over many items, from several processes, at most eight per process ahead of the reader."
+    if isinstance(n_workers, str): return _from_cluster(n_workers, function, items)
     pool = partial(ProcessPoolExecutor, initializer=end_with_parent)
     return _from_pool(pool, 8, function, items, _n_workers(n_workers))
 
@@ -49,12 +52,39 @@ def _from_pool(kind, ahead, function, items, n):
     if n < 2:
         yield from map(function, items)
         return
+    with kind(n) as pool: yield from _submitted(pool, ahead*n, function, items)
+
+def _submitted(pool, ahead, function, items):
+    "The results of what is handed to a pool, in order, `ahead` items before the reader."
     items = iter(items)
-    with kind(n) as pool:
-        waiting = deque(pool.submit(function, item) for item in islice(items, ahead*n))
-        while waiting:
-            yield waiting.popleft().result()
-            waiting.extend(pool.submit(function, item) for item in islice(items, 1))
+    waiting = deque(pool.submit(function, item) for item in islice(items, ahead))
+    while waiting:
+        yield waiting.popleft().result()
+        waiting.extend(pool.submit(function, item) for item in islice(items, 1))
+
+# %% ../nbs/03_parallel.ipynb #18b93fbf
+@contextmanager
+def _client(address):
+    "A client of a dask scheduler that has workers, and how many threads these have."
+    try: from distributed import Client
+    except ImportError: raise ECGError('dask is not installed: pip install "ecg_nbdev[scale]"') from None
+    try: client = Client(address, timeout=10, set_as_default=False)
+    except (OSError, ValueError) as e:
+        raise ECGError(f'{address}: no dask scheduler answers there: start one with `dask scheduler`') from e
+    with client:
+        try: client.wait_for_workers(1, timeout=60)
+        except TimeoutError:
+            raise ECGError(f'{address}: the scheduler has no worker: start some with `dask worker {address}`') from None
+        yield client, sum(client.nthreads().values())
+
+def _from_cluster(address, function, items):
+    "The results from the workers of a scheduler, in order."
+    with _client(address) as (client, threads):
+        from distributed import KilledWorker
+        try: yield from _submitted(client.get_executor(pure=False), 8*threads, function, items)
+        except KilledWorker as e:
+            raise ECGError(f'{address}: one piece of the work has ended {e.allowed_failures+1} workers, perhaps for lack '
+                           'of memory: look at what they say') from e
 
 # %% ../nbs/03_parallel.ipynb #34bb9729
 def _how_far(done, total, seconds):

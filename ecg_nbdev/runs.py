@@ -8,9 +8,10 @@ Docs: https://ecg-nbdev.github.io/ecg_nbdev/runs.html.md"""
 __all__ = ['train_run', 'synth_run', 'evaluate_run']
 
 # %% ../nbs/83_runs.ipynb #58920f0c
-import copy, json, textwrap, warnings
+import copy, json, os, textwrap, warnings
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -34,9 +35,10 @@ from .labels import label_states
 from .learner import ecg_learner, train_learner
 from .losses import LOSSES
 from .metrics import UndefinedScore
+from .mirror import local_copy
 from .models import MODELS, with_new_head
 from .official import list_weights
-from .parallel import with_bar
+from .parallel import in_order, with_bar
 from .predictions import load_predictions, predictions_table, save_predictions
 from .predictor import Predictor
 from .pretrain import mix_weights, simulated_start
@@ -69,7 +71,7 @@ def _patients(cohort): return {} if cohort.names_patients else {'patients': BY_R
 
 def _cohort(data_path, rules):
     "Scan a folder and say what was found."
-    cohort = scan(data_path, classes=rules)
+    cohort = scan(local_copy(data_path), classes=rules)
     t = cohort.table
     hours, unlabelled, unknown = (t.n_samples/t.fs).sum()/3600, (t.labels == '').sum(), (t.unknown != '').sum()
     print(f'{data_path}: {len(t)} recordings, {hours:.1f} h\n'
@@ -245,7 +247,7 @@ def _first_network(start, classes, seed):
 
 # %% ../nbs/83_runs.ipynb #f4418ef9
 def train_run(
-    data_path, # folder of recordings, any supported layout
+    data_path, # folder of recordings, any supported layout; a store of them; or the address of one of these
     out, # model folder to write
     arch:str='crnn', # a name of `ecg_nbdev.models.MODELS`
     epochs:int=20, # passes over the training windows
@@ -445,13 +447,13 @@ def _unfinished(folder, about):
         yield
     mark.unlink()
 
-def _simulated_into(folder, i, seed, findings):
-    "A simulated recording that is written to a folder, or that an earlier run has written."
+def _simulated_into(folder, seed, findings, i):
+    "Write a simulated recording to a folder, unless an earlier run has; its row of `REFERENCE.csv`."
     header = folder/f'S{i+1:05d}.hea'
-    if header.exists(): return read_record(header)
+    if header.exists(): return None if findings else _reference_row(read_record(header))
     record = cohort_record(i, seed, findings=findings, classes=(*CLASSES, *FINDINGS) if findings else CLASSES)
     write_record(_coded(record), folder)
-    return record
+    return None if findings else _reference_row(record)
 
 # %% ../nbs/83_runs.ipynb #13401f50
 def synth_run(
@@ -460,18 +462,18 @@ def synth_run(
     seed:int=0,
     findings:float=0., # share of recordings with findings beside the nine, for the class list 'simulated'
     show:bool=False, # a progress bar
+    cluster:str|None=None, # address of a dask scheduler whose workers simulate, and write to the same folder
 )->Path:
     """Write a simulated data set; the same seed writes the same files, and a run that was stopped is continued.
 
     Raises CohortError for no recordings, where the folder is not empty, or where another process writes it."""
     if n < 1: raise CohortError(f'{n} recordings can\'t be simulated: give 1 or more')
-    folder, rows = Path(folder), []
+    folder = Path(folder)
+    make = partial(_simulated_into, Path(os.path.abspath(folder)), seed, findings)
     with _unfinished(folder, {'n': n, 'seed': seed, 'findings': findings}):
-        for i in with_bar(range(n), n, show):
-            record = _simulated_into(folder, i, seed, findings)
-            if not findings: rows.append(_reference_row(record))
+        rows = list(with_bar(in_order(make, range(n), cluster or 1), n, show))
         columns = ['Recording', 'First_label', 'Second_label', 'Third_label']
-        if rows: write_table(pd.DataFrame(rows, columns=columns), folder/'REFERENCE.csv')
+        if not findings: write_table(pd.DataFrame(rows, columns=columns), folder/'REFERENCE.csv')
     return folder
 
 # %% ../nbs/83_runs.ipynb #3fb86655
@@ -495,7 +497,7 @@ def _reader(cohort):
 
 # %% ../nbs/83_runs.ipynb #ec6de33e
 def evaluate_run(
-    test_path, # folder of labelled recordings
+    test_path, # folder of labelled recordings, a store of them, or the address of one of these
     model=None, # model folder; the shipped model where not given
     out=None, # folder to write; <model>/evaluation-<folder> where not given
     labels:str|None=None, # 'FILE.csv:COLUMN', where labels stand in a table with a row for each recording

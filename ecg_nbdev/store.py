@@ -463,7 +463,7 @@ def build_store(
     table:pd.DataFrame, # a cohort's table: id, path and whatever the index shall keep
     path, # the store's folder
     prepare, # `Preparation`, or any callable (signal (12, n) mV, its rate Hz) → (12, m) mV with `fs` and `to_dict()`
-    n_workers:int=None, # processes; None: two, or one on a single core
+    n_workers:int|str=None, # processes; None: two, or one on a single core; or a dask scheduler, see `in_order`
     on_error:str='skip', # a recording that can't be packed: 'skip' it and list it in skipped.csv, or 'raise'
     progress:bool=True, # show a progress bar
 )->Store:
@@ -518,7 +518,7 @@ def grow_store(
     table:pd.DataFrame, # a cohort's table
     path, # the store
     prepare, # the preparation that the store was packed with
-    n_workers:int=None, # processes; None: two, or one on a single core
+    n_workers:int|str=None, # processes; None: two, or one on a single core; or a dask scheduler, see `in_order`
     progress:bool=True, # show a progress bar
 )->Store:
     """The store with a cohort's recordings in it too; those whose samples it holds already are listed as skipped.

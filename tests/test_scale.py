@@ -2,21 +2,32 @@
 
 What several processes do is what one does: the same losses, the same bytes, whoever is killed meanwhile. What takes long is
 marked nightly."""
-import json, os, re, signal, subprocess, sys, time
+import json, os, shutil, signal, socket, subprocess, sys, time
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from ecg_nbdev.answers import answer_parts, answer_rows, answer_to, find_model
+from ecg_nbdev.cohort import scan
+from ecg_nbdev.core import ECGError
+from ecg_nbdev.mirror import local_copy
+from ecg_nbdev.parallel import in_order
 from ecg_nbdev.runs import synth_run
+from ecg_nbdev.signal import Preparation
+from ecg_nbdev.store import Store, build_store
 
 BIN = Path(sys.executable).parent
 ENV = {**os.environ, 'OMP_NUM_THREADS': '1'}
 
 
 @pytest.fixture(scope='module')
-def data(tmp_path_factory): return synth_run(tmp_path_factory.mktemp('scale')/'data', n=40, seed=3)
+def data(tmp_path_factory): return synth_run(tmp_path_factory.mktemp('scale')/'data', n=30, seed=3)
 
 
 # ---- training
@@ -36,6 +47,8 @@ from ecg_nbdev.store import MemoryStore
 
 warnings.simplefilter('ignore')
 data, folder = sys.argv[1:]
+scored = runs.evaluate
+runs.evaluate = lambda *args, **more: scored(*args, **{**more, 'n_boot': 0})
 
 def together(name, work):
     "Two processes that do the same work, each with its rank; how they ended, and the longest time it took after a kill."
@@ -76,6 +89,8 @@ def compare(rank):
         ranks.tell(None)
         print(json.dumps(curve(ranks)))
 
+SMALL = dict(epochs=2, seconds=2.5, bs=16, resume=True, show=False)
+
 def train(out, kill=None, at=0, **options):
     def work(rank):
         if rank == kill:
@@ -85,16 +100,16 @@ def train(out, kill=None, at=0, **options):
                 if len(calls) == at: os.kill(os.getpid(), signal.SIGKILL)
                 return batch(*args)
             WindowDataset.batch = dying
-        runs.train_run(data, f'{folder}/{out}', epochs=3, seconds=2.5, bs=16, resume=True, show=False, **options)
+        runs.train_run(data, f'{folder}/{out}', **{**SMALL, **options})
     return work
 
 print(json.dumps(curve()))
 together('curve', compare)
 together('whole', train('whole'))
-together('killed', train('killed', 1, 12))
-together('first', train('killed', 0, 9))
+together('killed', train('killed', 1, 10))
+together('first', train('killed', 0, 4))
 together('again', train('killed'))
-together('wild', train('wild', lr=1e3))
+together('wild', train('wild', lr=1e3, epochs=1))
 """
 
 @pytest.fixture(scope='module')
@@ -134,3 +149,150 @@ def test_a_killed_process_ends_the_others_and_the_run_goes_on(ranks):
 def test_what_goes_wrong_is_said_once(ranks):
     folder, _, ends, said = ranks
     assert ends['wild'][:2] == [1, 0] and 'training diverged' in said['wild'][0][-1] and not said['wild'][1]
+
+
+# ---- a cluster
+
+# What a worker loads first: each kind of work ends one worker, in the middle.
+DEADLY = """
+import os, signal
+from importlib import import_module
+
+def deadly(place, name):
+    place, calls = import_module(place), []
+    work = getattr(place, name)
+    def once(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:
+            try: os.close(os.open(os.environ['DEATHS']+name, os.O_CREAT | os.O_EXCL))
+            except FileExistsError: pass
+            else: os.kill(os.getpid(), signal.SIGKILL)
+        return work(*args, **kwargs)
+    setattr(place, name, once)
+
+for work in os.environ['DEADLY'].split(): deadly(*work.split(':'))
+"""
+
+def contents(folder): return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob('*')) if p.is_file()}
+
+@contextmanager
+def dask(room, deadly):
+    "The address of a scheduler whose workers are ended by some work, one worker by each."
+    (room/'deadly.py').write_text(DEADLY)
+    env = {**ENV, 'DEATHS': f'{room}/died-', 'DEADLY': ' '.join(deadly)}
+    def started(*args): return subprocess.Popen([BIN/'dask', *map(str, args)], env=env, cwd=room, stderr=subprocess.DEVNULL)
+    here = '--scheduler-file', room/'scheduler.json'
+    worker = 'worker', *here, '--no-nanny', '--nthreads', 1, '--no-dashboard', '--preload', room/'deadly.py'
+    running = [started('scheduler', *here, '--port', 0, '--no-dashboard', '--host', '127.0.0.1')]
+    try:
+        running += [started(*worker) for _ in range(1+len(deadly))]
+        while not (room/'scheduler.json').exists() or not (held := (room/'scheduler.json').read_text()): time.sleep(.05)
+        yield json.loads(held)['address']
+        assert {p.name for p in room.glob('died-*')} == {f'died-{work.split(":")[1]}' for work in deadly}
+    finally:
+        for process in running: process.kill()
+        for process in running: process.wait()
+
+
+@pytest.mark.timeout(300)
+def test_a_cluster_answers_as_one_process_and_loses_nothing(data, tmp_path):
+    "Packing and answering lose a worker each, in the middle; files are those of one process, byte for byte."
+    table, prepare = scan(data).table, Preparation(fs=100)
+    paths, model, failed = [*sorted(data.glob('*.hea')), tmp_path/'gone.hea'], find_model(light=True), []
+    one = build_store(table, tmp_path/'one', prepare, 1, progress=False)
+    answer_to(tmp_path/'one.csv', paths, model, failed.append, show=False)
+    with dask(tmp_path, ['ecg_nbdev.store:_pack', 'ecg_nbdev.answers:_answer_files']) as address:
+        two = build_store(table, tmp_path/'two', prepare, address, progress=False)
+        answer_to(tmp_path/'two.csv', paths, model, failed.append, show=False, cluster=address)
+        parts = answer_parts(tmp_path/'parts', paths, model, failed.append, show=False, size=16, cluster=address)
+    assert contents(one.path) == contents(two.path) and len(one) == len(table)
+    assert (tmp_path/'one.csv').read_bytes() == (tmp_path/'two.csv').read_bytes()
+    assert parts == (30, 0) and [str(e) for e in failed] == 3*[str(failed[0])] and 'gone.hea' in str(failed[0])
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path/'parts'), pd.DataFrame(answer_rows(paths, model, failed.append)))
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(600)
+def test_commands_work_on_a_cluster(data, tmp_path):
+    "Simulated, packed, answered by the commands; each loses a worker."
+    def ran(command, *args, status=0):
+        done = subprocess.run([BIN/command, *map(str, args)], capture_output=True, text=True, env=ENV)
+        assert done.returncode == status, done.stderr
+    work = 'ecg_nbdev.runs:_simulated_into', 'ecg_nbdev.store:_pack', 'ecg_nbdev.answers:_answer_files'
+    with dask(tmp_path, work) as address:
+        ran('ecg-synth', tmp_path/'data', '--n', 30, '--seed', 3, '--cluster', address)
+        assert contents(tmp_path/'data') == contents(data)
+        for name, more in (('one', ()), ('two', ('--cluster', address))):
+            ran('ecg-ingest', data, tmp_path/name, *more)
+            ran('ecg-predict', data, '--out', tmp_path/f'{name}.csv', *more)
+            ran('ecg-predict', tmp_path/name, '--out', tmp_path/f'{name}-parts', *more)
+    assert contents(tmp_path/'one') == contents(tmp_path/'two')
+    assert (tmp_path/'one.csv').read_bytes() == (tmp_path/'two.csv').read_bytes()
+    one, two = (pd.read_parquet(tmp_path/f'{name}-parts').drop(columns='file') for name in ('one', 'two'))
+    pd.testing.assert_frame_equal(one, two)
+
+
+def test_no_cluster_is_one_line(data, tmp_path, monkeypatch):
+    done = subprocess.run([BIN/'ecg-ingest', data, tmp_path/'store', '--cluster', 'nowhere://'], capture_output=True, text=True, env=ENV)
+    line, = done.stderr.splitlines()
+    assert done.returncode == 1 and 'nowhere://: no dask scheduler answers' in line and not (tmp_path/'store').exists()
+    monkeypatch.setitem(sys.modules, 'distributed', None)
+    with pytest.raises(ECGError, match=r'pip install "ecg_nbdev\[scale\]"'): list(in_order(abs, [1], 'tcp://127.0.0.1:9'))
+
+
+# ---- recordings behind an address
+
+class Quiet(SimpleHTTPRequestHandler):
+    "Lists and serves a folder, and what a test puts in the way."
+    def log_message(self, *args): pass
+    def do_GET(self):
+        self.server.asked.append(self.path)
+        if body := self.server.instead.get(self.path):
+            self.send_response(200)
+            self.send_header('Content-Length', str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+        else: super().do_GET()
+
+@pytest.fixture
+def web(data, tmp_path, monkeypatch):
+    "A server of the recordings and of a store of them."
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'cache'))
+    shutil.copytree(data, tmp_path/'web'/'data')
+    build_store(scan(data).table, tmp_path/'web'/'store', Preparation(fs=100), 1, progress=False)
+    server = ThreadingHTTPServer(('127.0.0.1', 0), partial(Quiet, directory=tmp_path/'web'))
+    server.asked, server.instead = [], {}
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield server, f'http://127.0.0.1:{server.server_port}'
+    server.shutdown()
+    server.server_close()
+
+
+def test_an_address_is_as_good_as_a_folder(data, web, tmp_path, capfd):
+    server, url = web
+    assert scan(local_copy(f'{url}/data')).table.drop(columns='path').equals(scan(data).table.drop(columns='path'))
+    stored = Store(local_copy(f'{url}/store'))
+    assert stored.verify() == 30 and contents(stored.path)['signal.i16'] == contents(tmp_path/'web'/'store')['signal.i16']
+    said = capfd.readouterr().err.splitlines()
+    assert len(said) == 2 and '61 files, 61 of them new' in said[0] and f'{url}/data' in said[0] and str(tmp_path/'cache') in said[0]
+    server.asked.clear()
+    local_copy(f'{url}/data/')
+    assert server.asked and not [path for path in server.asked if path.endswith('.mat')] # none is loaded again
+    done = subprocess.run([BIN/'ecg-predict', f'{url}/data/S00001.hea', data/'S00001.hea', '--format', 'csv'],
+                          capture_output=True, text=True, env={**ENV, 'XDG_CACHE_HOME': str(tmp_path/'cache')})
+    one, two = (line.split(',') for line in done.stdout.splitlines()[1:])
+    assert one[2:] == two[2:] and one[0] == 'S00001' and '2 files, 2 of them new' in done.stderr, done.stderr
+
+
+def test_a_server_is_not_believed(web, tmp_path):
+    "Names that climb, a file that ends early, an address that is none: one line that names it, and nothing outside the mirror."
+    server, url = web
+    server.instead['/evil'] = server.instead['/evil/'] = b'<a href="/evil/..%2f..%2fclimbed.hea">x</a>'
+    server.instead['/data/S00002.mat'] = b'short'
+    for place, why in (('evil', 'leads out of the folder'), ('data', 'ends early'), ('nothing', 'nothing at this address')):
+        with pytest.raises(ECGError, match=why) as e: local_copy(f'{url}/{place}')
+        assert f'{url}/{place}' in str(e.value) and '\n' not in str(e.value)
+    del server.instead['/data/S00002.mat'] # what was loaded before is kept
+    assert len(scan(local_copy(f'{url}/data'))) == 30
+    assert {p.name for p in (tmp_path/'cache').rglob('*.hea')} <= {f'S{i:05d}.hea' for i in range(1, 31)}
+    with pytest.raises(ECGError, match="can't be read"): local_copy('http://127.0.0.1:9/data')
