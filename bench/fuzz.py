@@ -1,13 +1,17 @@
 """Files that are wrong in ways nobody thought of: `python bench/fuzz.py $ECG_DATA --minutes 10`.
 
-A corpus of real and made files of every format is changed at random (seeded): bits, numbers, lengths, pieces that are
-missing, twice, or of another file. Each mutant is read in a child process with 10 s and 1 GiB beyond what the imports take.
-A mutant whose outcome (its error, digits left out) is new for its format becomes a seed itself, so that the search goes
-on from where it found something. Right is an answer or an `ECGError` of one line; all else is a finding: kept in
-runs/fuzz, counted in bench/results/fuzz.csv.
+A corpus of real and made files of every format is changed: bits, numbers, lengths, pieces that are missing, twice, or of
+another file. Each mutant is read by what reads that format, in a child process. Right is an answer or an `ECGError` of one
+line; all else is a finding: kept in runs/fuzz, counted in bench/results/fuzz.csv. It may take 10 s of the processor, and
+1 GiB of memory that the process holds (VmRSS, VmHWM) beyond what the imports take; 3 GiB may be asked for (VmSize).
+
+- `--engine atheris`, where that is installed: guided by counters of lines and branches, see bench/guided.py.
+- `--engine random`: blind. A mutant whose outcome (its error, digits left out) is new for its format becomes a file of the
+  corpus itself, so that the search goes on from where it found something.
 """
 import multiprocessing, os, random, re, resource, shutil, sys, tempfile, time, warnings
 from collections import Counter, defaultdict
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -178,27 +182,30 @@ def mutant(data, r, other):
 
 # --- the child that reads
 
-def _memory(name):
+def memory(name):
     "Bytes that this process holds (VmRSS), has held (VmHWM) or may use (VmSize)."
     return int(re.search(rf'{name}:\s*(\d+)', Path('/proc/self/status').read_text())[1])*1024
+
+def outcome_of(read, path):
+    "One of `OUTCOMES`, and what was read or said."
+    from ecg_nbdev.core import ECGError
+    try: return 'read', str(read(path))
+    except ECGError as e: return 'lines' if len(str(e).splitlines()) > 1 else 'refused', str(e)
+    except BaseException as e: return 'traceback', f'{type(e).__name__}: {e}'
 
 def child(pipe):
     "Read what is named, say what came of it."
     import ecg_nbdev.all, scipy.io, wfdb, h5py, pydicom, pyarrow.parquet, onnxruntime # noqa: memory of imports does not count
-    from ecg_nbdev.core import ECGError
     warnings.simplefilter('ignore')
-    resource.setrlimit(resource.RLIMIT_AS, (_memory('VmSize')+3*MEMORY,)*2) # asked for; what is held is compared below
+    resource.setrlimit(resource.RLIMIT_AS, (memory('VmSize')+3*MEMORY,)*2) # asked for; what is held is compared below
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     pipe.send('ready')
     while True:
         read, path = pipe.recv()
         Path('/proc/self/clear_refs').write_text('5') # the peak begins anew
-        before = _memory('VmRSS')
-        try: outcome = 'read', str(globals()[read](path))
-        except ECGError as e:
-            outcome = 'lines' if len(str(e).splitlines()) > 1 else 'refused', str(e)
-        except BaseException as e: outcome = 'traceback', f'{type(e).__name__}: {e}'
-        if _memory('VmHWM')-before > MEMORY: outcome = 'memory', f'{(_memory("VmHWM")-before) >> 20} MB'
+        before = memory('VmRSS')
+        outcome = outcome_of(globals()[read], path)
+        if memory('VmHWM')-before > MEMORY: outcome = 'memory', f'{(memory("VmHWM")-before) >> 20} MB'
         pipe.send(outcome)
 
 class Reader:
@@ -241,50 +248,60 @@ def signature(outcome, text):
     return outcome, '' if outcome == 'read' else re.sub(r'[\d.]+|"[^"]*"|/\S+', '#', text)[:120]
 
 
+def search_blindly(seeds, minutes, seed, place, out):
+    "Change files at random; rows of the table."
+    r, reader, counts, seen, found = random.Random(seed), Reader(), defaultdict(Counter), set(), Counter()
+    held = {kind: [(read, path.name, path.read_bytes(), beside) for read, path, beside in files] for kind, files in seeds.items()}
+    end = time.monotonic()+60*minutes
+    while time.monotonic() < end:
+        kind = r.choice(list(held))
+        read, name, content, beside = r.choice(held[kind])
+        changed = mutant(content, r, r.choice(held[kind])[2])
+        with tempfile.TemporaryDirectory(dir=place) as folder:
+            for path in beside: shutil.copy(path, folder)
+            target = Path(folder)/name
+            target.write_bytes(changed)
+            outcome, text = reader(read, target)
+            text = text.replace(folder, '')
+        counts[kind][outcome] += 1
+        new = (kind, *signature(outcome, text))
+        if new in seen: continue
+        seen.add(new)
+        if len(changed) < 200_000 and len(held[kind]) < 400: held[kind].append((read, name, changed, beside))
+        if outcome in ('read', 'refused'): continue
+        found[outcome] += 1
+        (out/kind).mkdir(parents=True, exist_ok=True)
+        (out/kind/f'{outcome}-{found[outcome]}-{name}').write_bytes(changed)
+        print(f'{kind} {name}: {outcome}: {text[:300]}', flush=True)
+    if reader.process: reader.stop()
+    return [{'format': kind, 'files': len(seeds[kind]), 'cases': c.total(), **{o: c[o] for o in OUTCOMES},
+             'outcomes that differ': sum(s[0] == kind for s in seen)} for kind, c in sorted(counts.items())]
+
+
 @call_parse
 def main(
     data:str, # folder of real files, ECG_DATA
     minutes:float=10., # how long
+    engine:str=None, # atheris or random; atheris where it is installed
     seed:int=0, # of the changes
     out:str='runs/fuzz', # what was found goes there
     table:str='bench/results/fuzz.csv', # counts by format
-    only:str=None, # one format
+    only:str=None, # some formats, with commas between them
 ):
     "Change files and read them."
-    r, reader, out = random.Random(seed), Reader(), Path(out)
-    counts, seen, found = defaultdict(Counter), set(), Counter()
+    engine, out = engine or ('atheris' if find_spec('atheris') else 'random'), Path(out).resolve()
+    if engine == 'atheris':
+        import guided
+        guided.watch()
+        warnings.simplefilter('ignore')
     with tempfile.TemporaryDirectory() as place:
-        seeds = corpus(data, Path(place))
-        if only: seeds = {only: seeds[only]}
-        held = {kind: [(read, path.name, path.read_bytes(), beside) for read, path, beside in files]
-                for kind, files in seeds.items() if files}
-        n_files = {kind: len(files) for kind, files in held.items()} # mutants that become seeds are not counted
-        print(f'{sum(n_files.values())} files of {len(held)} formats', file=sys.stderr)
-        end = time.monotonic()+60*minutes
-        while time.monotonic() < end:
-            kind = r.choice(list(held))
-            read, name, content, beside = r.choice(held[kind])
-            changed = mutant(content, r, r.choice(held[kind])[2])
-            with tempfile.TemporaryDirectory(dir=place) as folder:
-                for path in beside: shutil.copy(path, folder)
-                target = Path(folder)/name
-                target.write_bytes(changed)
-                outcome, text = reader(read, target)
-                text = text.replace(folder, '')
-            counts[kind][outcome] += 1
-            new = (kind, *signature(outcome, text))
-            if new in seen: continue
-            seen.add(new)
-            if len(changed) < 200_000 and len(held[kind]) < 400: held[kind].append((read, name, changed, beside))
-            if outcome in ('read', 'refused'): continue
-            found[outcome] += 1
-            (out/kind).mkdir(parents=True, exist_ok=True)
-            (out/kind/f'{outcome}-{found[outcome]}-{name}').write_bytes(changed)
-            print(f'{kind} {name}: {outcome}: {text[:300]}', flush=True)
-        if reader.process: reader.stop()
-    rows = [{'format': kind, 'files': n_files[kind], 'cases': c.total(), **{o: c[o] for o in OUTCOMES},
-             'outcomes that differ': sum(s[0] == kind for s in seen)} for kind, c in sorted(counts.items())]
+        seeds = {kind: files for kind, files in corpus(data, Path(place)).items() if files}
+        if only: seeds = {kind: seeds[kind] for kind in only.split(',')}
+        print(f'{sum(map(len, seeds.values()))} files of {len(seeds)} formats, {engine}', file=sys.stderr)
+        if engine == 'atheris': rows = guided.search_all(seeds, minutes, Path(place), out, sys.modules[__name__])
+        else: rows = search_blindly(seeds, minutes, seed, Path(place), out)
+    rows = pd.DataFrame(rows).assign(engine=engine)
     Path(table).parent.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(rows).to_csv(table, index=False)
-    print(pd.DataFrame(rows).to_string(index=False))
-    sys.exit(bool(found))
+    rows.to_csv(table, index=False)
+    print(rows.to_string(index=False))
+    sys.exit(bool(rows[[o for o in OUTCOMES if o not in ('read', 'refused')]].to_numpy().any()))
