@@ -1,4 +1,5 @@
 """Hands what `settings.ini` says to setuptools: the one place for version, requirements and commands."""
+import re
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -12,6 +13,14 @@ cfg = parser["DEFAULT"]
 extras = {key.removesuffix("_requirements"): value.split() for key, value in cfg.items() if key.endswith("_requirements")}
 readme = here/"README.md"
 
+
+def on_the_index(text):
+    "README.md with links and pictures of this version's tag, since the index holds none of the files beside it."
+    of_tag = f"github.com/{cfg['user']}/{cfg['repo']}/{{}}/v{cfg['version']}/"
+    text = re.sub(r"(!\[[^]]*\]\()(?!https:)", rf"\1https://{of_tag.format('raw')}", text)
+    return re.sub(r"(\]\()(?!https:|#)", rf"\1https://{of_tag.format('blob')}", text)
+
+
 setup(
     version=cfg["version"],
     author=cfg["author"],
@@ -19,7 +28,7 @@ setup(
     license=cfg["license"],
     keywords=cfg["keywords"].split(),
     classifiers=cfg["classifiers"].split("|"),
-    long_description=readme.read_text(encoding="utf-8") if readme.exists() else cfg["description"],
+    long_description=on_the_index(readme.read_text(encoding="utf-8")) if readme.exists() else cfg["description"],
     long_description_content_type="text/markdown",
     packages=find_packages(include=["ecg_nbdev", "ecg_nbdev.*"]),
     package_data={"ecg_nbdev": ["py.typed", "data/*", "data/**/*"]},

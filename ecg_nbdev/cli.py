@@ -1,4 +1,4 @@
-"""`ecg-train`, `ecg-evaluate`, `ecg-predict` and five more: thin wrappers around the functions of the other pages
+"""`ecg-train`, `ecg-evaluate`, `ecg-predict` and seven more: each calls a function of another page
 
 Docs: https://ecg-nbdev.github.io/ecg_nbdev/cli.html.md"""
 
@@ -83,7 +83,7 @@ def ecg_train(
     arch:str='crnn', # network: lead, multilead, multilead_shared, joint, crnn
     epochs:int=20, # passes over the training windows
     fold:int=0, # the fold that is scored, 0 to 9; the next one chooses epoch and thresholds
-    seed:int=0, # of everything random
+    seed:int=0, # for everything that is random
     approach:Annotated[str, 'a threshold per class, or a class per label set', {'choices': _APPROACHES}]='thresholds',
     classes:str=None, # other classes than the nine: a list's name, a CSV of class and codes, or FILE.csv:COLUMN
     pretrain:str=None, # shipped (default with --classes) or a model folder: begin there; synth: simulated first; none
@@ -115,7 +115,7 @@ def ecg_evaluate(
     test_path:Annotated[str, 'folder of labelled recordings, a store of them, or the address of one', {'opt': True, 'required': True}],
     model:str=None, # model folder; the shipped model where not given
     out:str=None, # folder to write; <model>/evaluation-<data folder> where not given
-    labels:str=None, # FILE.csv:COLUMN, where labels stand in a table with a row for each recording
+    labels:str=None, # FILE.csv:COLUMN, if the labels are in a table with a row for each recording
 ):
     "Score a model on a folder of labelled recordings: a table, metrics.json, predictions.csv and report.html."
     from ecg_nbdev.parallel import keep_memory
@@ -267,7 +267,7 @@ def ecg_report(
     unit:Annotated[str, 'unit of a table of numbers that does not say it', {'choices': ('mV', 'uV', 'V')}]=None,
     leads:str=None, # names of its columns, with commas between
 ):
-    "Write what a cardiologist reads of one recording: leads, measurements, diagnoses and their reasons, on one page."
+    "Write a report for a cardiologist on one recording: leads, measurements, diagnoses and their reasons, on one page."
     from ecg_nbdev.record_report import report_run
     report_run(file, Out, model, rate=rate, unit=unit, leads=leads and leads.split(','))
     print(f'written: {Out}')
@@ -278,8 +278,8 @@ def ecg_report(
 def ecg_synth(
     folder:str, # folder to write: WFDB pairs and REFERENCE.csv, as CPSC2018 lays them out
     n:int=1000, # recordings
-    seed:int=0, # the same seed, the same recordings
-    findings:float=0, # share of recordings with findings beside the nine; their labels stand in the headers then
+    seed:int=0, # the same seed gives the same recordings
+    findings:float=0, # share of recordings with findings beside the nine; their labels are then in the headers
     cluster:str=None, # address of a dask scheduler whose workers simulate, into the same folder
 ):
     "Write a simulated data set of 12-lead recordings with the nine diagnoses."
@@ -291,10 +291,10 @@ def ecg_synth(
 @_one_line_errors
 def ecg_fetch(
     name:str, # cpsc2018, cpsc-extra, georgia, ptb, ptbxl, chapman or ningbo
-    folder:str, # where the recordings shall lie
+    folder:str, # folder for the recordings
     host:str=None, # a mirror: the address of a folder with SHA256SUMS.txt; PhysioNet where not given
 ):
-    "Load a public data set from PhysioNet; what is there already is checked and stays."
+    "Download a public data set from PhysioNet; files that are there already are checked and kept."
     from ecg_nbdev.fetch import HOST, fetch_dataset
     done = fetch_dataset(name, folder, host or HOST)
     new, source = (done.state == 'fetched').sum(), HOST.replace('/files/', '/content/')
@@ -369,7 +369,7 @@ def ecg_try(
     port:int=0, # of the page's address; any free one where not given
     no_browser:bool=False, # only print the address
 ):
-    "Open the page that shows a recording and what a model says of it; Ctrl-C ends it."
+    "Open the page that shows a recording and the model's answer; Ctrl-C ends it."
     import tempfile, webbrowser
     own = tempfile.TemporaryDirectory() if model else None
     if own: _write_page_model(model, Path(own.name))

@@ -1,4 +1,4 @@
-"""Draw recordings as a cardiologist reads them: 25 mm a second, 10 mm a millivolt, on millimetre paper
+"""Draw recordings as a cardiologist is used to see them: 25 mm a second, 10 mm a millivolt, on millimetre paper
 
 Docs: https://ecg-nbdev.github.io/ecg_nbdev/plots.html.md"""
 

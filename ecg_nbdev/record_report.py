@@ -1,4 +1,4 @@
-"""What a cardiologist reads: the leads on ECG paper, measurements, diagnoses with their reasons, warnings; as HTML, PDF or PNG
+"""A report for a cardiologist: the leads on ECG paper, measurements, diagnoses with their reasons, warnings; as HTML, PDF or PNG
 
 Docs: https://ecg-nbdev.github.io/ecg_nbdev/record_report.html.md"""
 
@@ -275,7 +275,7 @@ def save(self:RecordReport,
 def report(self:Record,
     predictor:Predictor|None=None, # the model; the shipped one where not given
 )->RecordReport: # shown by a notebook as a page; `save` writes it
-    "What a cardiologist reads of the recording, with `report_record`."
+    "A report on the recording for a cardiologist, with `report_record`."
     return report_record(self, predictor)
 
 # %% ../nbs/84_record_report.ipynb #2155d8cf

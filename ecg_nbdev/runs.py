@@ -500,7 +500,7 @@ def evaluate_run(
     test_path, # folder of labelled recordings, a store of them, or the address of one of these
     model=None, # model folder; the shipped model where not given
     out=None, # folder to write; <model>/evaluation-<folder> where not given
-    labels:str|None=None, # 'FILE.csv:COLUMN', where labels stand in a table with a row for each recording
+    labels:str|None=None, # 'FILE.csv:COLUMN', if the labels are in a table with a row for each recording
     show:bool=True, # progress bars
 )->Evaluation:
     """Score a model on a folder: metrics.json, predictions.csv, report.html.

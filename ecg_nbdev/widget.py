@@ -187,7 +187,12 @@ def _start_again(self:ThresholdSlider, button=None):
 # %% ../nbs/71a_widget.ipynb #db9144fb
 @patch
 def _repr_mimebundle_(self:ThresholdSlider, **kwargs):
-    return {**self.box._repr_mimebundle_(**kwargs), 'text/html': '<br>'.join(_shown(self.evaluation, self.k))}
+    "The widget, and for pages without a kernel a picture of it."
+    totals, *drawn = _shown(self.evaluation, self.k)
+    name = escape(self.evaluation.part.classes[self.k])
+    about = (f'<b>{name}</b> at every threshold; the red line is the threshold in use. '
+             'In a running notebook a slider moves it.')
+    return {**self.box._repr_mimebundle_(**kwargs), 'text/html': '<br>'.join((totals, about, *drawn))}
 
 # %% ../nbs/71a_widget.ipynb #a72d1d32
 def threshold_slider(

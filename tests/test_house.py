@@ -362,7 +362,10 @@ def test_the_wheel_carries_commands_extras_and_readme(wheel):
     assert all(f'ecg_nbdev[{extra}]' in meta.get_payload() for extra in extras-{'dev'})
     assert {Requirement(r).name for r in cfg['requirements'].split()} <= {Requirement(r).name for r in meta.get_all('Requires-Dist')}
     assert meta['License'] == cfg['license'] or meta['License-Expression'] == cfg['license']
-    assert meta.get_payload().strip() == (ROOT/'README.md').read_text(encoding='utf-8').strip()
+    files = f"https://github.com/{cfg['user']}/{cfg['repo']}/(?:blob|raw)/v{cfg['version']}/" # the index has none of them
+    shown, readme = meta.get_payload().strip(), (ROOT/'README.md').read_text(encoding='utf-8').strip()
+    assert re.sub(files, '', shown) == readme and len(re.findall(files, shown)) > 20
+    assert not re.findall(r'\]\((?!https:|#)', shown)
 
 
 @pytest.mark.parametrize('module', sorted(p for p in PACKAGE.rglob('[a-z]*.py') if p.stem != 'all'), ids=lambda m: m.stem)
