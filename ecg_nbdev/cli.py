@@ -228,15 +228,15 @@ def ecg_predict(
     keep_memory()
     predictor, failures = find_model(model, light=True), _Failures()
     paths, told = recordings_of(files, failures), dict(rate=rate, unit=unit, leads=leads and leads.split(','))
-    where = dict(cluster=cluster, model=model)
     if out:
         answer = answer_to if Path(out).suffix else answer_parts
-        answered, earlier = answer(out, paths, predictor, failures, told, **where)
+        answered, earlier = answer(out, paths, predictor, failures, told, cluster=cluster, model=model)
         _list_failures(failures, out)
         print(f'{out}: {answered} recordings, {earlier} of them answered before; {len(failures)} not read')
     else:
         form = format or ('table' if sys.stdout.isatty() else 'json')
-        _said_on_stdout(answer_rows(paths, predictor, failures, told, **where), predictor, form)
+        rows = answer_rows(paths, predictor, failures, told, cluster=cluster, model=model)
+        _said_on_stdout(rows, predictor, form)
     if not failures: return
     if max(len(files), len(paths)) > 1: print(f'{len(failures)} could not be read, see above', file=sys.stderr)
     sys.exit(1)

@@ -72,7 +72,7 @@ def _update(fs, there, mirror):
     new = [n for n in there if n not in kept]
     with journal.open('w', encoding='utf-8') as f:
         put_down(f, *([str(n), there[n][1]] for n in kept))
-        loaded = in_threads(lambda n: _load(fs, *there[n], mirror/n), new, 8)
+        loaded = in_threads(lambda n: _load(fs, there[n][0], there[n][1], mirror/n), new, 8)
         for n, _ in zip(new, with_bar(loaded, len(new))): put_down(f, [str(n), there[n][1]])
     return len(new)
 
