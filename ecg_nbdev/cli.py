@@ -228,7 +228,7 @@ def ecg_predict(
     keep_memory()
     predictor, failures = find_model(model, light=True), _Failures()
     paths, told = recordings_of(files, failures), dict(rate=rate, unit=unit, leads=leads and leads.split(','))
-    where = dict(cluster=cluster, model=model)
+    where:dict = {'cluster': cluster, 'model': model}
     if out:
         answer = answer_to if Path(out).suffix else answer_parts
         answered, earlier = answer(out, paths, predictor, failures, told, **where)
