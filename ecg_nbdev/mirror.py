@@ -57,8 +57,9 @@ def _cache():
     "The folder for what can be loaded again: that of $XDG_CACHE_HOME, or ~/.cache."
     return Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')/'ecg_nbdev'/'mirrors'
 
-def _load(fs, path, stamp, file):
-    "Copy one file; raises EOFError where it has another size than was said."
+def _load(fs, told, file):
+    "Copy one file, of which `told` is path and stamp; raises EOFError where it has another size than was said."
+    path, stamp = told
     with whole_file(file, tidy=False) as f:
         fs.get_file(path, str(f))
         if stamp[0] not in ('None', str(f.stat().st_size)): raise EOFError(f'{path} ends early')
@@ -72,7 +73,7 @@ def _update(fs, there, mirror):
     new = [n for n in there if n not in kept]
     with journal.open('w', encoding='utf-8') as f:
         put_down(f, *([str(n), there[n][1]] for n in kept))
-        loaded = in_threads(lambda n: _load(fs, there[n][0], there[n][1], mirror/n), new, 8)
+        loaded = in_threads(lambda n: _load(fs, there[n], mirror/n), new, 8)
         for n, _ in zip(new, with_bar(loaded, len(new))): put_down(f, [str(n), there[n][1]])
     return len(new)
 

@@ -11,6 +11,7 @@ from threading import Thread
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 
 from ecg_nbdev.answers import answer_parts, answer_rows, answer_to, find_model
@@ -149,6 +150,36 @@ def test_a_killed_process_ends_the_others_and_the_run_goes_on(ranks):
 def test_what_goes_wrong_is_said_once(ranks):
     folder, _, ends, said = ranks
     assert ends['wild'][:2] == [1, 0] and 'training diverged' in said['wild'][0][-1] and not said['wild'][1]
+
+
+def processes_of(launcher, module):
+    "Ids of the processes of a launcher that run a module."
+    return [child.pid for child in psutil.Process(launcher.pid).children(recursive=True) if module in ' '.join(child.cmdline())]
+
+@pytest.mark.nightly
+@pytest.mark.timeout(900)
+def test_accelerate_starts_ends_and_goes_on(data, tmp_path):
+    "As a person does it: one process is killed, all end within a minute, one of them says how to go on, and that is so."
+    def launched(out, *more):
+        with socket.create_server(('127.0.0.1', 0)) as s: port = s.getsockname()[1]
+        return subprocess.Popen(
+            [BIN/'accelerate', 'launch', '--multi_gpu', '--num_machines', '1', '--num_processes', '2', '--main_process_port', str(port),
+             '--mixed_precision', 'no', '--dynamo_backend', 'no', '-m', 'ecg_nbdev.train', '--data-path', data, '--out', tmp_path/out,
+             '--epochs', '6', '--seconds', '2.5', '--bs', '16', *more], env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    whole = launched('whole')
+    assert whole.communicate()[0].count('test recordings: macro AUROC') == 1 and whole.returncode == 0
+    killed, state = launched('killed'), tmp_path/'killed'/'checkpoint'/'training.safetensors'
+    while not state.exists() and killed.poll() is None: time.sleep(.02)
+    os.kill(processes_of(killed, 'ecg_nbdev.train')[1], signal.SIGKILL)
+    start = time.monotonic()
+    said = killed.communicate()[1].splitlines()
+    assert time.monotonic()-start < 60 and killed.returncode not in (0, None)
+    line, = [line for line in said if '--resume' in line]
+    assert line.startswith(('another process', 'stopped;')), line
+    resumed = launched('killed', '--resume')
+    assert resumed.communicate()[0].count('test recordings: macro AUROC') == 1 and resumed.returncode == 0
+    for name in ('metrics.json', 'history.csv', 'model.safetensors'):
+        assert (tmp_path/'whole'/name).read_bytes() == (tmp_path/'killed'/name).read_bytes(), name
 
 
 # ---- a cluster
