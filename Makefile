@@ -2,16 +2,17 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 DEMO := runs/demo
+QUIETLY := --quiet --disable-pip-version-check
 COMMANDS := tests/faults $(wildcard $(addprefix tests/test_,bench*.py classes.py cli*.py cpsc2018.py locks.py resume.py))
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup demo classes test sync types notebooks pytest browser commands unit house lab docs pretrained cpsc2018 cpsc2018-grid baselines study release clean
+.PHONY: setup demo classes test sync types notebooks pytest browser commands unit house lab docs pretrained cpsc2018 cpsc2018-grid baselines study lock audit sbom release clean
 
 setup: .venv/ready
 
-.venv/ready: settings.ini setup.py pyproject.toml constraints.txt
+.venv/ready: settings.ini setup.py pyproject.toml constraints.txt requirements-lock.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install $(QUIETLY) -c constraints.txt -c requirements-lock.txt -e '.[dev]'
 	touch $@
 
 # A simulated cohort, half a minute of training on two cores, an evaluation on recordings the model has not seen.
@@ -87,6 +88,26 @@ baselines: setup
 
 study: setup
 	OMP_NUM_THREADS=1 python bench/study.py --data "$(ECG_DATA)" $(OPTIONS)
+
+# Versions of all that developers install, as pip settles it today in an empty environment. Versions of one's own machine
+# (+cpu) are left out; hashes too: files differ between platforms, and pip takes none for the clone itself.
+lock:
+	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	build/lock/bin/pip install $(QUIETLY) -c constraints.txt -e '.[dev,audit]'
+	build/lock/bin/pip freeze --all --exclude pip --exclude-editable | sed -E 's/ @ .*-([0-9][^-+%]*).*\.whl.*/==\1/; s/\+[a-z0-9.]+$$//' > requirements-lock.txt
+
+# Known faults of what is installed (asks an index on the network), and patterns that are seldom right.
+audit: setup
+	$(BIN)/pip install $(QUIETLY) -c constraints.txt -c requirements-lock.txt -e '.[audit]'
+	bandit -q -r ecg_nbdev -ll
+	pip-audit --skip-editable
+
+# What a user's environment holds, all requirements of requirements: build/sbom.cdx.json.
+sbom: setup
+	$(BIN)/pip install $(QUIETLY) -c constraints.txt -c requirements-lock.txt -e '.[audit]'
+	rm -rf build/sbom && $(PYTHON) -m venv --without-pip build/sbom
+	$(BIN)/pip --python build/sbom install $(QUIETLY) -c constraints.txt -c requirements-lock.txt .
+	cyclonedx-py environment build/sbom --pyproject pyproject.toml --output-reproducible --output-file build/sbom.cdx.json
 
 release: setup
 	python site/release.py

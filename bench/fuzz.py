@@ -53,9 +53,11 @@ def read_onnx(path):
     return load_onnx(path).outputs([np.random.default_rng(0).normal(0, .3, (12, 1000)).astype(np.float32)]).shape
 
 def read_store(path):
+    from ecg_nbdev.cohort import scan
     from ecg_nbdev.store import Store
     store = Store(path.parent)
-    return store.verify(), store.gather([0], [0], 100).shape
+    first = store.gather([0], [0], 100).shape, store.record(0).n, str(store)
+    return first, len(scan(path.parent, progress=False).table), store.verify()
 
 def read_listing(path):
     from ecg_nbdev.fetch import _listed
@@ -72,7 +74,7 @@ def read_saved(path):
 
 def made(folder):
     "Files of the formats of which no real ones are at hand."
-    import h5py, pyarrow as pa, pyarrow.parquet as pq
+    import edfio, h5py, pyarrow as pa, pyarrow.parquet as pq
     from scipy.io import savemat
     from ecg_nbdev.bundle import load_pretrained, save_bundle
     from ecg_nbdev.core import LEADS
@@ -96,6 +98,8 @@ def made(folder):
         with h5py.File(f'{name}_73.mat', 'w', userblock_size=512) as f:
             f['ECG/data'], f['ECG/age'], f['ECG/sex'] = x.T, [[50.]], np.array([[77]], np.uint16)
             f['ECG/sex'].attrs['MATLAB_class'] = np.bytes_('char')
+        leads = [edfio.EdfSignal(v.astype(float), 500, label=lead, physical_dimension='mV') for lead, v in zip(LEADS, x)]
+        edfio.Edf(leads).write(f'{name}.edf')
         with open(f'{name}_73.mat', 'r+b') as f: f.write(b'MATLAB 7.3 MAT-file'.ljust(124)+b'\0\2IM')
     synth_run(folder/'data', n=10, show=False)
     build_store(scan(folder/'data', progress=False).table, folder/'store', Preparation(), progress=False)
@@ -109,7 +113,7 @@ def made(folder):
 
 
 LABELS = 'REFERENCE.csv', 'ptbxl_database.csv', 'metadata.csv', 'exams.csv'
-MADE = {'.npy': 'NumPy', '.npz': 'NumPy archive', '.csv': 'CSV', '.parquet': 'Parquet', '.h5': 'HDF5', '.mat': 'MATLAB'}
+MADE = {'.npy': 'NumPy', '.npz': 'NumPy archive', '.csv': 'CSV', '.parquet': 'Parquet', '.h5': 'HDF5', '.mat': 'MATLAB', '.edf': 'EDF'}
 
 def corpus(data, folder):
     "Format → list of (reader, file, files beside it)."
@@ -130,6 +134,7 @@ def corpus(data, folder):
     for path in sorted(folder.glob('made*')):
         kind = MADE[path.suffix]
         if path.name.endswith('_73.mat'): kind = 'MATLAB 7.3'
+        if kind == 'EDF': found['EDF stream'].append((read_stream, path, []))
         found[kind].append((read_table if path.suffix in ('.npy', '.csv') else read_any, path, []))
     for kind, read, place, names in (('model', read_model, 'model', ('config.json', 'model.safetensors')),
                                      ('store', read_store, 'store', ('store.json', 'index.parquet', 'signal-000.i16'))):

@@ -298,6 +298,7 @@ def _stored_cohort(root, rules):
     "The cohort of a store; raises `StoreError` where it is damaged."
     try:
         index, fs = pd.read_parquet(root/'index.parquet'), json.loads((root/'store.json').read_text())['fs']
+        if not 0 < fs < 1e6: raise ValueError(f'its sampling rate is {fs}')
         skipped = pd.read_csv(root/'skipped.csv')
         rows = [row | dict(zip(('labels', 'unknown'), map(';'.join, rules.decode(row['dx'])))) | {'fs': fs}
                 for row in index.to_dict('records')]

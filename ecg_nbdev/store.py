@@ -132,13 +132,15 @@ def shard_file(
 
 # %% ../nbs/13_store.ipynb #12966772
 def _read_meta(path):
-    "What `store.json` says."
+    "What `store.json` says, which is checked."
     try: meta = json.loads((path/'store.json').read_text())
     except (OSError, ValueError): raise StoreError(f'{path}: is no signal store: build one with build_store') from None
     if not isinstance(meta, dict): raise StoreError(f'{path}: is no signal store: build one with build_store')
     if meta.get('version') != STORE_VERSION:
         raise StoreError(f'{path}: has format {meta.get("version")}, not {STORE_VERSION}: build it again')
-    return meta
+    fs, whole = meta.get('fs'), isinstance(meta.get('preparation'), dict) and isinstance(meta.get('fingerprint'), str)
+    if type(fs) in (int, float) and 0 < fs < 1e6 and whole: return meta
+    raise StoreError(f'{path}: is damaged (store.json lacks sampling rate, preparation or fingerprint): {_MEND}')
 
 # %% ../nbs/13_store.ipynb #710c653a
 _MEND = 'delete the folder and build it again'

@@ -284,6 +284,23 @@ def test_what_no_prediction_can_be(small):
         with pytest.raises(ECGError): call()
 
 
+# --- stores
+
+def test_a_store_that_does_not_say_how_it_was_made(tmp_path):
+    "Found by bench/fuzz.py: `fs` under another name."
+    from ecg_nbdev.core import StoreError
+    from ecg_nbdev.signal import Preparation
+    from ecg_nbdev.store import Store, build_store
+    write_record(noise(), tmp_path/'data')
+    path = build_store(scan(tmp_path/'data', progress=False).table, tmp_path/'store', Preparation(), progress=False).path
+    good = json.loads((path/'store.json').read_text())
+    for wrong in ({'fs': None}, {'fs': '100'}, {'fs': -1}, {'fs': float('nan')}, {'preparation': 3}, {'fingerprint': None}):
+        (path/'store.json').write_text(json.dumps(good | wrong))
+        for read in (Store, scan) if 'fs' in wrong else (Store,):
+            with pytest.raises(StoreError) as e: read(path)
+            assert str(path) in str(e.value) and '\n' not in str(e.value)
+
+
 # --- what is written and printed
 
 def test_names_neither_steer_a_terminal_nor_a_spreadsheet(tmp_path):

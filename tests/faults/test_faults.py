@@ -130,7 +130,8 @@ def commands(data, mirror):
     "Name → the command's words; `{}` is what it writes."
     return {'synth': ('ecg-synth', '{}', '--n', 40), 'ingest': ('ecg-ingest', data, '{}'),
             'fetch': ('ecg-fetch', 'cpsc2018', '{}', '--host', mirror), 'predict': ('ecg-predict', data, '--out', '{}/answers.csv'),
-            'evaluate': ('ecg-evaluate', '--test-path', data, '--out', '{}'), 'export': ('ecg-export', 'shipped', '{}/model.onnx')}
+            'evaluate': ('ecg-evaluate', '--test-path', data, '--out', '{}'), 'export': ('ecg-export', 'shipped', '{}/model.onnx'),
+            'train': ('ecg-train', '--data-path', data, '--out', '{}', '--epochs', 2, '--seconds', 2.5, '--resume')}
 
 
 def descendants(pid):
@@ -144,7 +145,7 @@ def descendants(pid):
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize('name', ['synth', 'ingest', 'fetch', 'predict', 'evaluate', 'export'])
+@pytest.mark.parametrize('name', ['synth', 'ingest', 'fetch', 'predict', 'evaluate', 'export', 'train'])
 def test_killed_at_any_moment(name, data, mirror, tmp_path):
     "Ten times at most; then once to its end: the files are those of a run that nobody killed, and nothing else is left."
     command, *words = commands(data, mirror)[name]

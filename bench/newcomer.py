@@ -1,0 +1,78 @@
+"""From an empty clone to a first answer: `python bench/newcomer.py`; table in bench/results/newcomer.csv.
+
+What README.md tells somebody who only wants to see the demo, in an environment of its own, twice: `python -m venv`,
+`pip install -c constraints.txt -e .`, `ecg-predict` on the recording that ships. Wheels are downloaded before and not
+counted; development needs more (`make setup`), and its time stands beside. Seconds by the clock are those of a machine on
+which other work goes on; `cpu` is what these processes spent of the processor, `load` the mean number of processes that
+wanted it.
+"""
+import os, resource, shutil, subprocess, sys, tempfile, time
+from pathlib import Path
+
+import pandas as pd
+from fastcore.script import call_parse
+
+ROOT = Path(__file__).resolve().parents[1]
+LIMIT = 60 # s of set-up beyond downloads
+
+
+def spent():
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime+used.ru_stime
+
+def timed(step, *command, **kw):
+    "A row of the table: what one command took."
+    clock, cpu = time.perf_counter(), spent()
+    env = {name: value for name, value in os.environ.items() if not name.startswith(('PYTHON', 'VIRTUAL_ENV'))}
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, env=env, **kw)
+    if done.returncode: sys.exit(f'{step}: {done.stdout}{done.stderr}')
+    return {'step': step, 'clock s': time.perf_counter()-clock, 'cpu s': spent()-cpu, 'load': os.getloadavg()[0]}, done.stdout
+
+def wheels(place, python, what):
+    "Every wheel that an installation needs, in a folder."
+    timed('download', python, '-m', 'pip', 'wheel', '--quiet', '--wheel-dir', place, '-c', ROOT/'constraints.txt', what)
+    timed('download', python, '-m', 'pip', 'wheel', '--quiet', '--wheel-dir', place, 'setuptools>=77')
+    return sorted(place.glob('*.whl'))
+
+def once(place, python, files, options, extra=''):
+    "The steps of one set-up."
+    clone, env = place/'clone', place/'env'
+    rows = [timed('git clone', 'git', 'clone', '--quiet', '--depth', 1, f'file://{ROOT}', clone)[0],
+            timed('python -m venv', python, '-m', 'venv', env)[0]]
+    offline = '--no-index', '--find-links', files
+    rows.append(timed(f"pip install {' '.join([*options, '-c constraints.txt -e .'])}{extra}", env/'bin/pip', 'install', '--quiet',
+                      *offline, *options, '-c', 'constraints.txt', '-e', f'.{extra}', cwd=clone)[0])
+    for nth in ('first', 'second'):
+        row, said = timed(f'ecg-predict, the {nth} time', env/'bin/ecg-predict', 'ecg_nbdev/data/samples/A5215.hea', cwd=clone)
+        assert 'RBBB' in said, said
+        rows.append(row)
+    size = sum(p.stat().st_size for p in env.rglob('*') if p.is_file() and not p.is_symlink())
+    n = len([*(env/'lib').glob('*/site-packages/*.dist-info')])
+    return [{**row, 'packages': n, 'MB': size/1e6} for row in rows]
+
+
+@call_parse
+def main(
+    python:str=sys.executable, # what makes the environments
+    turns:int=2, # of each way
+    out:str=str(ROOT/'bench/results/newcomer.csv'), # the table
+):
+    "Set up as a newcomer does, and ask for an answer."
+    rows = []
+    with tempfile.TemporaryDirectory() as place:
+        place = Path(place)
+        files = place/'wheels'
+        found = wheels(files, python, f'{ROOT}[onnx]')
+        downloaded = sum(p.stat().st_size for p in found)/1e6
+        for turn in range(1, turns+1):
+            for way, options, extra in (('as README says', (), ''), ('without bytecode', ('--no-compile',), ''), ('with onnxruntime', (), '[onnx]')):
+                done = once(place/f'{way}{turn}', python, files, options, extra)
+                total = {'step': 'all', **{name: sum(row[name] for row in done) for name in ('clock s', 'cpu s')}}
+                rows += [{'way': way, 'turn': turn, **row} for row in (*done, {**done[-1], **total})]
+                shutil.rmtree(place/f'{way}{turn}')
+                print(pd.DataFrame(rows[-len(done)-1:]).round(1).to_string(index=False), file=sys.stderr, flush=True)
+    table = pd.DataFrame(rows).assign(**{'downloaded MB': downloaded})
+    table.to_csv(out, index=False, float_format='%.4g')
+    print(table.to_string(index=False))
+    best = table[(table.step == 'all') & (table.way == 'as README says')]['clock s'].min()
+    print(f'set-up and a first answer: {best:.0f} s, at most {LIMIT} s beyond downloads')
