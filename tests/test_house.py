@@ -359,7 +359,7 @@ def test_the_wheel_carries_commands_extras_and_readme(wheel):
     assert dict(entry['console_scripts']) == dict(s.split('=') for s in cfg['console_scripts'].split())
     extras = set(meta.get_all('Provides-Extra'))
     assert extras == {'dev', 'notebook', 'onnx', 'explain', 'formats', 'hub', 'search', 'scale', 'audit'}
-    assert all(f'ecg_nbdev[{extra}]' in meta.get_payload() for extra in extras-{'dev', 'audit'}) # these two are for who works on the package
+    assert all(f'ecg_nbdev[{extra}]' in meta.get_payload() for extra in extras-{'dev', 'audit'})  # these are for work on the package
     assert {Requirement(r).name for r in cfg['requirements'].split()} <= {Requirement(r).name for r in meta.get_all('Requires-Dist')}
     assert meta['License'] == cfg['license'] or meta['License-Expression'] == cfg['license']
     files = f"https://github.com/{cfg['user']}/{cfg['repo']}/(?:blob|raw)/v{cfg['version']}/" # the index has none of them
