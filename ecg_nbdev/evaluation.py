@@ -65,10 +65,18 @@ def draw_weights(
     n:int, # recordings
     n_boot:int, # draws
     seed:int=0,
-)->np.ndarray: # (1+n_boot, n) how often each recording counts; the first row is all of them once
+)->np.ndarray: # (1+n_boot, n) uint8, how often each recording counts; the first row is all of them once
     "Recordings drawn with replacement."
-    rng = np.random.default_rng(seed)
-    return np.stack([np.ones(n), *(np.bincount(rng.integers(n, size=n), minlength=n) for _ in range(n_boot))])
+    rng, weight = np.random.default_rng(seed), np.ones((1+n_boot, n), np.uint8)
+    for row in weight[1:]: row[:] = np.bincount(rng.integers(n, size=n), minlength=n)
+    return weight
+
+def weight_parts(
+    weight:np.ndarray, # (draws, n) of `draw_weights`
+): # generator of some of the draws, float
+    "Draws by the hundred, or by two million weights: scores of any number of recordings take little memory."
+    n_parts = -(-len(weight)//min(100, max(1, 2_000_000//max(weight.shape[1], 1))))
+    for part in np.array_split(weight, n_parts): yield part.astype(float)
 
 # %% ../nbs/61_evaluation.ipynb #2144da67
 def _known_mean(values):
@@ -99,8 +107,8 @@ def drawn_scores(
 )->pd.DataFrame: # (draws, scores)
     "Scores of every draw."
     one = single_answer(part) if one is None else one
-    hundreds = np.array_split(weight, -(-len(weight)//100))
-    return pd.DataFrame({name: np.concatenate([SCORES[name](part, one, w) for w in hundreds]) for name in names})
+    found = [{name: SCORES[name](part, one, w) for name in names} for w in weight_parts(weight)]
+    return pd.DataFrame({name: np.concatenate([drawn[name] for drawn in found]) for name in names})
 
 # %% ../nbs/61_evaluation.ipynb #46028673
 def percentile_intervals(
@@ -288,8 +296,7 @@ class _Groups:
         part, table = self.part, class_shares(self.part)
         weight = draw_weights(len(part), self.n_boot, self.seed)
         for name, draw in (('auroc', partial(auroc, fold=part.fold)), ('auprc', auprc)):
-            drawn = np.concatenate([draw(part.truth, part.prob, w, known=_known(part))
-                                    for w in np.array_split(weight, -(-len(weight)//100))])
+            drawn = np.concatenate([draw(part.truth, part.prob, w, known=_known(part)) for w in weight_parts(weight)])
             found = percentile_intervals(pd.DataFrame(drawn, columns=table.index))
             table[[name, f'{name}_low', f'{name}_high']] = found[['value', 'low', 'high']].to_numpy()
         return table

@@ -215,7 +215,7 @@ def exact_match(
     "Share of recordings, of those whose labels are all known, whose label set is answered exactly."
     truth, answer, weight = fully_known(known, truth, answer, weight=weight)
     right = (truth.astype(bool) == answer.astype(bool)).all(1)
-    if weight is not None: return ratio(weight@right, weight.sum(-1), np.nan)
+    if weight is not None: return ratio(weight@right.astype(float), weight.sum(-1), np.nan)
     return float(right.mean()) if len(right) else float('nan')
 
 # %% ../nbs/50_metrics.ipynb #dc168a68
@@ -333,6 +333,6 @@ def calibration_floor(
     "The expected `calibration_error` if the probabilities were exactly right: its mean over labels drawn from them."
     prob, rng = np.asarray(prob, float), np.random.default_rng(seed)
     if not len(prob): return float('nan')
-    in_bin = np.clip((prob*bins).astype(int), 0, bins-1)[:, None] == np.arange(bins)
-    gaps = np.stack([(rng.uniform(size=len(prob)) < prob)-prob for _ in range(draws)])@in_bin.astype(float)
+    in_bin = np.clip((prob*bins).astype(int), 0, bins-1)
+    gaps = np.stack([np.bincount(in_bin, (rng.uniform(size=len(prob)) < prob)-prob, bins) for _ in range(draws)])
     return float(np.abs(gaps).sum(1).mean()/len(prob))

@@ -94,6 +94,21 @@ def _mistake_pictures(evaluation, load, n):
 # %% ../nbs/71_report.ipynb #712c705c
 def _base64(array): return b64encode(array.tobytes()).decode()
 
+def _marks(part):
+    "The marks of recordings: those of one kind without its name, sixteen bytes each; otherwise as they are."
+    kinds, digits = zip(*(key.split(':') for key in part.key))
+    if len(set(kinds)) > 1: return part.key.tolist()
+    return {'kind': kinds[0], 'digits': b64encode(bytes.fromhex(''.join(digits))).decode()}
+
+# %% ../nbs/71_report.ipynb #09333b20
+_MANY = 10_000 # recordings; of more, the page holds less exact probabilities
+_REACH = 14 # log odds beyond all that `log_odds` gives
+
+def _told_probabilities(prob):
+    "Probabilities as the page takes them: 64-bit numbers, or log odds in 32,767 steps to each side."
+    if len(prob) <= _MANY: return {'prob': _base64(prob.astype('<f8'))}
+    return {'log_odds': _base64(np.rint(log_odds(prob)/_REACH*32767).astype('<i2')), 'reach': _REACH}
+
 # %% ../nbs/71_report.ipynb #64111148
 def _page_data(evaluation):
     "What the page's program computes its numbers from; JSON can hold it."
@@ -101,8 +116,8 @@ def _page_data(evaluation):
     number = {c: k for k, c in enumerate(part.classes)}
     groups = {name: [number[c] for c in of] for name, of in CPSC_GROUPS.items() if set(of) <= set(part.classes)}
     return {
-        'classes': list(part.classes), 'groups': groups, 'ids': part.ids.tolist(), 'marks': part.key.tolist(),
-        'first': part.first.tolist(), 'top': evaluation.single.tolist(), 'prob': _base64(part.prob.astype('<f8')),
+        'classes': list(part.classes), 'groups': groups, 'ids': part.ids.tolist(), 'marks': _marks(part),
+        'first': part.first.tolist(), 'top': evaluation.single.tolist(), **_told_probabilities(part.prob),
         'known': _base64(np.packbits(part.known)),
         'truth': _base64(np.packbits(part.truth)), 'answer': _base64(np.packbits(part.answer)),
         'thresholds': thresholds.to_dict() if isinstance(thresholds, Thresholds) else None}
@@ -225,7 +240,7 @@ def _shown(evaluation, ecg=None):
     why = {'are not labelled with any of the classes': evaluation.left_out['without one of the classes'],
            'were seen in training or validation': evaluation.left_out['of another role']}
     return {
-        'n': len(part), 'n_boot': evaluation.n_boot, 'left_out': list(why.items()), 'cards': cards,
+        'n': len(part), 'many': len(part) > _MANY, 'n_boot': evaluation.n_boot, 'left_out': list(why.items()), 'cards': cards,
         'all_scores': _rows(pd.DataFrame(scores, columns=['score', 'value'])),
         'classes': _class_facts(evaluation), 'movable': movable,
         'live': {name: title for name, title in _LIVE.items() if movable or name != 'threshold'},
@@ -247,6 +262,8 @@ def _template():
     return Environment(loader=FileSystemLoader(folder), autoescape=True).get_template('report.html')
 
 # %% ../nbs/71_report.ipynb #3584dd31
+_LISTED = 500 # skipped recordings that are listed; all are counted
+
 def write_report(
     evaluation:Evaluation, # of `evaluate`
     path, # the page, replaced whole
@@ -258,10 +275,10 @@ def write_report(
     about:dict|str='', # on the model
 )->Path:
     "Write one self-contained HTML page."
-    skipped = pd.DataFrame(columns=['path', 'reason']) if skipped is None else skipped.astype(str).map(_near)
+    skipped = pd.DataFrame(columns=['path', 'reason']) if skipped is None else skipped
     page = _template().render(
         _shown(evaluation, _drawn_records(evaluation, load, n_drawn)), title=_near(title),
-        version=version('ecg_nbdev'), skipped=_rows(skipped),
+        version=version('ecg_nbdev'), skipped=_rows(skipped[:_LISTED].astype(str).map(_near)), n_skipped=len(skipped),
         mistakes=_mistake_pictures(evaluation, load, n_mistakes) if load else [],
         origin=_rows(_origin(evaluation.part.provenance, about)))
     with whole_file(path) as f: f.write_text(page, encoding='utf-8')

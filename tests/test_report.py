@@ -260,6 +260,26 @@ def test_sliders_give_the_numbers_of_python(view, report):
     agrees(page, preds, operating)
     assert page.locator('#reset').is_disabled()
 
+@pytest.mark.browser
+def test_many_recordings_are_all_counted(view, tmp_path):
+    "Of more recordings than are drawn, every number counts all; the curves are theirs nearly; the page stays small."
+    preds, operating = made_up(12_000)
+    path = page_of(preds, operating, tmp_path/'many.html', n_boot=2)
+    assert path.stat().st_size < 1.7e6 # of which 0.5 MB are marks of validation recordings
+    page = view(path)
+    assert page.evaluate('many && shown.every(s => s.rows.length < 9000)') and 'curves are drawn from' in page.content()
+    agrees(page, preds, operating)
+    for k in (0, 8):
+        x, got = page.evaluate('k => (logit(now[k])-drawn[k].low)/(drawn[k].high-drawn[k].low)*280', k), shown(page, f'#class-{k}')
+        for name, of in (('sens', 'sensitivity'), ('spec', 'specificity')):
+            assert height(page, k, name, x) in (None, pytest.approx(got[of], abs=.03))
+    page.locator('#class-3 .cut').fill('0.25')
+    page.keyboard.press('Enter')
+    at = replace(operating, values=np.array(page.evaluate('now')))
+    part = apply_thresholds(replace(preds, answer=None), at).of('test')
+    assert shown(page, '#class-3')['tp'] == pytest.approx((part.truth & part.answer)[:, 3].sum(), abs=3)
+    assert page.evaluate('chosenOn()') == part.key.tolist()
+
 def height(page, k, name, x):
     "The score that a curve over the threshold of class `k` shows at the place `x` of the drawing, 0 to 280."
     parts = re.findall(r'([ML])(-?[\d.]+) (-?[\d.]+)', page.locator(f'#class-{k} .plot .{name}').get_attribute('d'))

@@ -2,12 +2,14 @@
 // The numbers of the page, from the probabilities it holds. The rules of decoding are those of ecg_nbdev.thresholds.Thresholds.
 const D = JSON.parse(document.getElementById('data').textContent), K = D.classes.length, N = D.ids.length
 const bytes = text => Uint8Array.from(atob(text), c => c.charCodeAt(0))
-const bits = text => { const b = bytes(text); return Uint8Array.from({length: N*K}, (_, i) => b[i >> 3] >> (7-(i & 7)) & 1) }
-const prob = new Float64Array(bytes(D.prob).buffer), truth = bits(D.truth), known = bits(D.known), saved = D.thresholds && D.thresholds.values
+const bits = text => { const b = bytes(text), out = new Uint8Array(N*K); for (let i = 0; i < out.length; i++) out[i] = b[i >> 3] >> (7-(i & 7)) & 1; return out }
+const truth = bits(D.truth), known = bits(D.known), saved = D.thresholds && D.thresholds.values
 const each = (n, f) => Array.from({length: n}, (_, i) => f(i)), sum = a => a.reduce((s, v) => s+v, 0), mean = a => { const known = a.filter(v => !Number.isNaN(v)); return known.length ? sum(known)/known.length : NaN } // of what is defined
 const clip = (v, low, high) => Math.min(Math.max(v, low), high)
 const logit = p => { p = clip(p, 1e-6, 1-1e-6); return Math.log(p)-Math.log1p(-p) }
-const expit = v => 1/(1+Math.exp(-v)), far = prob.map(logit)
+const expit = v => 1/(1+Math.exp(-v)), many = 'log_odds' in D // recordings: log odds in two bytes
+const far = many ? Float64Array.from(new Int16Array(bytes(D.log_odds).buffer), v => v*D.reach/32767) : new Float64Array(bytes(D.prob).buffer).map(logit)
+const prob = many ? far.map(expit) : new Float64Array(bytes(D.prob).buffer)
 
 // -- answers: so many labels at least and at most; some classes, as Normal, keep no company
 function decode(at) {
@@ -28,12 +30,18 @@ function decode(at) {
   }
   return {answer, top}
 }
-const answers = at => at ? decode(at) : {answer: bits(D.answer), top: D.top}
+const told = {answer: bits(D.answer), top: D.top} // at the saved thresholds, exactly
+const answers = at => at && !(many && at.every((v, k) => v === saved[k])) ? decode(at) : told
 
 // -- scores, NaN where they are not defined; unknown labels count for no class, recordings with one for no score of label sets
 const whole = each(N, i => known.subarray(i*K, i*K+K).every(v => v)), W = sum(whole.map(Number))
 const sure = each(K, k => each(N, i => i).filter(i => known[i*K+k])) // the recordings of each class
-sure.all = each(N, i => i)
+function picked(k) { // of many recordings some, to be drawn: of those with the class and of those without, each counting for `weight` of them
+  const parts = [0, 1].map(t => sure[k].filter(i => truth[i*K+k] === t)), some = parts.map(a => { const step = many ? Math.ceil(a.length/4000) || 1 : 1; return a.filter((_, j) => j%step === 0) })
+  const rows = some.flat().sort((a, b) => a-b), weight = some.map((a, t) => a.length ? parts[t].length/a.length : 0)
+  return {rows, weight, P: parts[1].length, M: sure[k].length}
+}
+const shown = each(K, picked)
 const ratio = (a, b, otherwise = 0) => b > 0 ? a/b : otherwise
 function wilson(hits, n) { // 95 % interval of a share (Wilson 1927)
   if (!n) return [NaN, NaN]
@@ -51,7 +59,7 @@ function score({answer, top}) {
       const t = truth[i*K+k], a = answer[i*K+k]
       if (t && a) tp[k]++; else if (a) { fp[k]++; same = false } else if (t) { fn[k]++; same = false }
     }
-    exact += same && whole[i]; labels[sum([...answer.subarray(i*K, i*K+K)])]++
+    exact += same && whole[i]; let held = 0; for (let k = 0; k < K; k++) held += answer[i*K+k]; labels[held]++
     if (whole[i]) official[truth[i*K+top[i]] ? top[i] : D.first[i]][top[i]]++
   }
   const rows = each(K, k => { const [a, b, c] = [tp[k], fp[k], fn[k]], d = sure[k].length-a-b-c, of = v => a+c ? v : NaN
@@ -89,34 +97,42 @@ function frame(W, H, body, xticks, xlabel, ylabel) {
 const unit = [[0, '0'], [.5, '0.5'], [1, '1']], SIZE = [170, 150], WIDE = [280, 150]
 
 function sweep(k, from) { // the scores of a class from its highest threshold down; `from`: below which log odds each recording is answered with it
-  const order = [...sure[k]].sort((a, b) => from[b]-from[a]), M = order.length, P = sum(order.map(i => truth[i*K+k])), cuts = []
+  const {rows, weight, P, M} = shown[k], order = [...rows].sort((a, b) => from[b]-from[a]), cuts = []
   let tp = 0, fp = 0
   order.forEach((i, j) => {
-    truth[i*K+k] ? tp++ : fp++
-    if (j+1 === M || from[order[j+1]] !== from[i]) cuts.push({v: from[i], sens: P ? tp/P : NaN, spec: M > P ? 1-fp/(M-P) : NaN, ppv: P ? tp/(tp+fp) : NaN, f1: P ? 2*tp/(P+tp+fp) : NaN})
+    truth[i*K+k] ? tp += weight[1] : fp += weight[0]
+    if (j+1 === order.length || from[order[j+1]] !== from[i]) cuts.push({v: from[i], sens: P ? tp/P : NaN, spec: M > P ? 1-fp/(M-P) : NaN, ppv: P ? tp/(tp+fp) : NaN, f1: P ? 2*tp/(P+tp+fp) : NaN})
   })
   if (!M) cuts.push({v: 0, sens: NaN, spec: NaN, ppv: NaN, f1: NaN})
   return {cuts, P, M}
 }
-function reach(k, at) { // (N) the log odds below which class k's threshold answers each recording with it, the other thresholds as they are
+function own(k) { // (N) log odds of the recordings of class k that are drawn
+  const from = new Float64Array(N)
+  for (const i of shown[k].rows) from[i] = far[i*K+k]
+  return from
+}
+function reach(k, at) { // (N) the log odds below which class k's threshold answers each of them with it, the other thresholds as they are
   const cut = at.map(logit), {least, most} = D.thresholds, alone = D.classes.map(name => D.thresholds.alone.includes(name))
   const place = (margins, n) => n <= margins.length ? margins[n-1] : -Infinity, rest = each(K, j => j).filter(j => j !== k)
-  return Float64Array.from({length: N}, (_, i) => {
+  const from = new Float64Array(N)
+  for (const i of shown[k].rows) from[i] = below(i)
+  return from
+  function below(i) {
     const sorted = classes => classes.map(j => far[i*K+j]-cut[j]).sort((a, b) => b-a)
     if (alone[k]) return far[i*K+k]-Math.max(place(sorted(rest), 1), least ? -Infinity : 0)
     const others = sorted(rest.filter(j => !alone[j])), surest = place(sorted(rest.filter(j => alone[j])), 1)
     const free = Math.max(0, place(others, most)), forced = least ? place(others, least) : Infinity
     const ruled = place(others, 1) > surest ? -Infinity : surest // a class that keeps no company is surer than all others
     return far[i*K+k]-Math.max(ruled, Math.min(free, forced))
-  })
+  }
 }
 function steps(k, c, now) { // a threshold's scores hold down to the next one that makes a difference
-  const {cuts, P, M} = sweep(k, now ? reach(k, now) : sure.all.map(i => far[i*K+k])), at = v => (clip(v, c.low, c.high)-c.low)/(c.high-c.low)
+  const {cuts, P, M} = sweep(k, now ? reach(k, now) : own(k)), at = v => (clip(v, c.low, c.high)-c.low)/(c.high-c.low)
   const nobody = {v: c.high, sens: P ? 0 : NaN, spec: P < M ? 1 : NaN, ppv: P ? 0 : NaN, f1: P ? 0 : NaN}, all = [nobody, ...cuts]
   return all.flatMap((q, j) => [[at(q.v), q], [at(j+1 < all.length ? all[j+1].v : c.low), q]])
 }
 function curves(k) {
-  const {cuts, P, M} = sweep(k, sure.all.map(i => far[i*K+k]))
+  const {cuts, P, M} = sweep(k, own(k))
   const low = clip(Math.min(cuts[cuts.length-1].v, saved ? logit(saved[k])-1 : 0), -13.8, 13), high = clip(Math.max(cuts[0].v, saved ? logit(saved[k])+1 : 0), low+1, 13.8)
   return {cuts, P, M, low, high}
 }
@@ -257,10 +273,15 @@ function opened(i) {
 }
 document.addEventListener('click', event => { const b = event.target.closest('button.open'); if (b) opened(+b.dataset.i) })
 $('#ecg button').onclick = () => $('#ecg').close()
+function chosenOn() { // the marks of these recordings: a kind and 32 hexadecimal digits
+  if (Array.isArray(D.marks)) return D.marks
+  const hex = Array.from(bytes(D.marks.digits), b => b.toString(16).padStart(2, '0')).join('')
+  return each(N, i => `${D.marks.kind}:${hex.slice(32*i, 32*i+32)}`)
+}
 if (saved) {
   $('#reset').onclick = () => { boxes.forEach(box => box.reset()); render() }
   $('#copy').onclick = async event => {
-    const text = JSON.stringify({...D.thresholds, values: now, about: {chosen: 'by hand, on the recordings of a report'}, chosen_on: [...new Set([...D.thresholds.chosen_on, ...D.marks])]}), button = event.target
+    const text = JSON.stringify({...D.thresholds, values: now, about: {chosen: 'by hand, on the recordings of a report'}, chosen_on: [...new Set([...D.thresholds.chosen_on, ...chosenOn()])]}), button = event.target
     try { await navigator.clipboard.writeText(text); button.textContent = 'Copied' } catch { prompt('Thresholds', text) }
     setTimeout(() => button.textContent = 'Copy thresholds', 1500)
   }
