@@ -107,7 +107,7 @@ sbom: setup
 	$(BIN)/pip install $(QUIETLY) -c constraints.txt -c requirements-lock.txt -e '.[audit]'
 	rm -rf build/sbom && $(PYTHON) -m venv --without-pip build/sbom
 	$(BIN)/pip --python build/sbom install $(QUIETLY) -c constraints.txt -c requirements-lock.txt .
-	cyclonedx-py environment build/sbom --pyproject pyproject.toml --output-reproducible --output-file build/sbom.cdx.json
+	cyclonedx-py environment build/sbom --output-reproducible --output-file build/sbom.cdx.json
 
 release: setup
 	python site/release.py
