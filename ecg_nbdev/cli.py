@@ -308,6 +308,7 @@ def ecg_ingest(
     src:str, # folder of recordings, any supported layout, or its address: s3://, gs://, https://
     store:str, # folder to write the packed, memory-mapped signals to
     fs:float=100, # sampling rate of the packed signals, Hz
+    native:bool=False, # keep each recording as it was read, at its own rate: it is prepared when a training packs it
     add:bool=False, # add to the store what is not in it; without it, the store is made anew where the recordings differ
     cluster:str=None, # address of a dask scheduler whose workers prepare the recordings
 ):
@@ -317,9 +318,10 @@ def ecg_ingest(
     from ecg_nbdev.signal import Preparation
     from ecg_nbdev.store import build_store, grow_store
     cohort = scan(local_copy(src))
-    packed = (grow_store if add else build_store)(cohort.table, store, Preparation(fs=fs), cluster)
+    prepare = None if native else Preparation(fs=fs)
+    packed = (grow_store if add else build_store)(cohort.table, store, prepare, cluster)
     skipped = [*cohort.skipped.itertuples(index=False), *packed.skipped.itertuples(index=False)]
-    print(f'{store}: {len(packed)} recordings at {fs:g} Hz; {len(skipped)} skipped')
+    print(f'{store}: {len(packed)} recordings at {"their own rates" if native else f"{fs:g} Hz"}; {len(skipped)} skipped')
     for path, reason in skipped: print(f'  {path}: {reason}')
 
 # %% ../nbs/90_cli.ipynb #674d1313

@@ -284,7 +284,8 @@ def _unread(references, names):
 # %% ../nbs/12_cohort.ipynb #b49251f9
 def _table(rows):
     "The cohort's table, the labels of CPSC2018's recordings in the official order; with folds where a table has them."
-    table = pd.DataFrame(rows, columns=[*COLUMNS, *(['fold'] if any('fold' in row for row in rows) else [])])
+    table = pd.DataFrame(rows)
+    table = table.reindex(columns=[*COLUMNS, *(['fold'] if 'fold' in table else [])])
     return table.assign(labels=[';'.join(names) for names in cpsc2018_label_order(table['id'], table.labels)])
 
 # %% ../nbs/12_cohort.ipynb #a5580d6d
@@ -300,12 +301,13 @@ def _stored_cohort(root, rules):
         index, fs = pd.read_parquet(root/'index.parquet'), json.loads((root/'store.json').read_text())['fs']
         if not 0 < fs < 1e6: raise ValueError(f'its sampling rate is {fs}')
         skipped = pd.read_csv(root/'skipped.csv')
-        rows = [row | dict(zip(('labels', 'unknown'), map(';'.join, rules.decode(row['dx'])))) | {'fs': fs}
-                for row in index.to_dict('records')]
-        table = _table(rows)
+        if not fs: index['path'] = [str(root/name) for name in index.id] # as they were read: taken one by one, as files
+        index['fs'], told = fs or index.recorded_fs, {dx: rules.decode(dx) for dx in index.dx.unique()}
+        for i, name in enumerate(('labels', 'unknown')): index[name] = [';'.join(told[dx][i]) for dx in index.dx]
+        table = _table(index)
     except (OSError, LookupError, TypeError, ValueError, AttributeError) as e:
         raise StoreError(f'{root}: is damaged ({e}): pack it again with ecg-ingest') from e
-    return Cohort(root, table, skipped, pd.DataFrame(columns=_FOUND), rules.classes, store=root)
+    return Cohort(root, table, skipped, pd.DataFrame(columns=_FOUND), rules.classes, store=root if fs else None)
 
 # %% ../nbs/12_cohort.ipynb #af9690d2
 def scan(

@@ -217,6 +217,7 @@ def ecg_dls(
 
     Recordings of which nothing is known take no part, nor those without any of `classes` in a powerset.
     Raises CohortError where no recording of a part has one of the classes."""
+    if not store.fs: raise CohortError(f'{store.path}: holds recordings at their own rates: pack them with a preparation')
     truth, known = label_states(store.index, classes)
     useful = truth.any(1) if approach == 'powerset' else known.any(1)
     rows = {part: _rows_of(part, split, truth, useful, classes) for part in ('train', 'valid')}

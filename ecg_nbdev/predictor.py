@@ -28,7 +28,7 @@ from .quality import check_quality
 from .records import prepare_record, read_record
 from .rules import LabelRules
 from .signal import Preparation
-from .store import Store, check_prepared, cohort_store
+from .store import Store, check_prepared, cohort_store, read_anywhere
 from .thresholds import Thresholds
 from .windows import cut_windows, enough_samples, plan_windows, stitch
 
@@ -245,7 +245,7 @@ class _FileSignals:
     def __iter__(self):
         for i, path in enumerate(with_bar(self.table.path, len(self.table), self.show)):
             try:
-                record = read_record(path, missing='nan')
+                record = read_anywhere(path)
                 signal = prepare_record(record, self.preparation)
             except RecordError as e:
                 self.failed.append({'path': str(path), 'reason': e.reason})

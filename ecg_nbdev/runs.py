@@ -48,7 +48,7 @@ from .rules import label_rules
 from .signal import Preparation
 from .sim.findings import FINDINGS
 from .sim.synth import cohort_record
-from .store import cohort_store, stored_record
+from .store import cohort_store, read_anywhere, stored_record
 from .thresholds import apply_thresholds, fit_thresholds, threshold_rule
 
 # %% ../nbs/83_runs.ipynb #9fd0d5df
@@ -493,7 +493,7 @@ def _reader(cohort):
     "A function that reads a cohort's recording by its name."
     if cohort.store: return lambda name: stored_record(cohort.store/name)
     paths = cohort.table.set_index('id').path
-    return lambda name: read_record(paths[name], missing='nan')
+    return lambda name: read_anywhere(paths[name])
 
 # %% ../nbs/83_runs.ipynb #ec6de33e
 def evaluate_run(

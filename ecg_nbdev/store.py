@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from .core import LEADS, Record, RecordError, StoreError, hold_file, whole_file, write_sheet
 from .journal import journal_lines, put_down
 from .records import prepare_record, read_record
+from .cohort import is_store
 from .parallel import in_order, with_bar
 from .marks import record_mark, sample_mark
 from .units import MILLIVOLTS, NO_SAMPLE, to_millivolts, to_units
@@ -191,8 +192,11 @@ class Store:
     def __reduce__(self): return _opened, (self.path, self._rows)  # a worker process maps the file itself
     def __len__(self): return len(self.index)
     def __repr__(self):
-        hours = self._n.sum()/self.fs/3600
-        return f'Store({self.path.name}: {len(self)} records, {hours:.2f} h at {self.fs:g} Hz, {self.nbytes/1e6:.0f} MB)'
+        hours, at = (self._n/self._rates).sum()/3600, f'at {self.fs:g} Hz' if self.fs else 'at their own rates'
+        return f'Store({self.path.name}: {len(self)} records, {hours:.2f} h {at}, {self.nbytes/1e6:.0f} MB)'
+
+    @property
+    def _rates(self): return self.fs or self.index.recorded_fs.to_numpy(float)
 
     @property
     def nbytes(self)->int:
@@ -225,13 +229,13 @@ class Store:
 @patch
 def record(self:Store,
     i:int, # row of the index
-)->Record: # at the store's rate, prepared
+)->Record: # at the store's rate, prepared; at its own where the store has none
     "One recording with what is known of its patient; raises `RecordError` where a bit of it is not what it was."
     row = self.index.iloc[i]
     path = self.path/row.id
     if crc32(self._units(i)) != row.crc: raise RecordError(path, 'is damaged in the store: pack it again')
     labels, unknown = (tuple(filter(None, row[name].split(';'))) for name in ('labels', 'unknown'))
-    return StoredRecord(self.signal(i), self.fs, row.id, labels, row.age, row.sex, row.patient, unknown, path,
+    return StoredRecord(self.signal(i), self.fs or float(row.recorded_fs), row.id, labels, row.age, row.sex, row.patient, unknown, path,
                         preparation=self.meta['preparation'], mark=row.mark)
 
 # %% ../nbs/13_store.ipynb #fc4f8940
@@ -284,11 +288,34 @@ def verify(self:Store)->int:
     names = ', '.join(bad[:5])+(', …' if bad[5:] else '')
     raise StoreError(f'{self.path}: {len(bad)} of {len(self)} recordings are damaged ({names}): {_MEND}')
 
+# %% ../nbs/13_store.ipynb #a8d8dd65
+@lru_cache(4)
+def _held_store(path, changed):
+    "A store and the rows of its recordings by name."
+    store = Store(path)
+    return store, dict(zip(store.index.id, range(len(store))))
+
+def stored_record(
+    path, # the store's folder and the name of a recording
+)->Record: # prepared
+    "A recording out of a store; raises `RecordError` where it is not there, or damaged."
+    path = Path(path)
+    store, rows = _held_store(path.parent, (path.parent/'index.parquet').stat().st_mtime_ns)
+    if path.name in rows: return store.record(rows[path.name])
+    raise RecordError(path, 'there is no such recording in the store: check the name')
+
+def read_anywhere(
+    path, # of a recording: a file, or a store's folder and a name
+)->Record:
+    "A recording, leads that its file lacks as NaN; raises `RecordError`."
+    return stored_record(path) if is_store(Path(path).parent) else read_record(path, missing='nan')
+
 # %% ../nbs/13_store.ipynb #c4c52ff2
 def _pack(path, prepare):
     "One recording's (12, n) int16, its number of clipped samples and its mark, or the `RecordError` that says why not."
     try:
-        record = read_record(path, missing='nan')
+        record = read_anywhere(path)
+        if prepare is None: return *to_units(record.signal), record_mark(record)
         signal = prepare_record(record, prepare)
         got, want = signal.shape[-1], record.n*prepare.fs/record.fs
         if abs(got-want) > 2:
@@ -314,9 +341,10 @@ def _fingerprint(table, prepare):
     "A name for all that a store's signals depend on."
     folders = {folder: _signal_files(folder) for folder in {os.path.dirname(path) for path in table.path}}
     kind = f'{type(prepare).__module__}.{type(prepare).__qualname__}'
-    content = [STORE_VERSION, float(prepare.fs), kind, prepare.to_dict()]
+    content = [STORE_VERSION, kind, prepare and [float(prepare.fs), prepare.to_dict()]]
     for name, path in zip(table.id, table.path):
         folder, file = os.path.split(path)
+        file = 'index' if is_store(folder) else file
         content.append([name, path, sorted(folders[folder].get(file.split('.')[0], []))])
     return blake2b(json.dumps(content, default=_plain).encode(), digest_size=16).hexdigest()
 
@@ -452,7 +480,7 @@ def _clear(path, keep):
 # %% ../nbs/13_store.ipynb #20969b70
 def _check(table, path, prepare):
     "Refuse a preparation without a description, a table that names a recording twice, and a path with something else."
-    if not (callable(prepare) and hasattr(prepare, 'fs') and hasattr(prepare, 'to_dict')):
+    if prepare is not None and not (callable(prepare) and hasattr(prepare, 'fs') and hasattr(prepare, 'to_dict')):
         raise TypeError('a preparation is called as (signal, fs) and has `fs` and `to_dict()`: give a `Preparation`')
     twice = table.id[table.id.duplicated()]
     if len(twice): raise StoreError(f'{path}: the table lists {twice.iloc[0]} twice: give every record one row')
@@ -464,12 +492,12 @@ def _check(table, path, prepare):
 def build_store(
     table:pd.DataFrame, # a cohort's table: id, path and whatever the index shall keep
     path, # the store's folder
-    prepare, # `Preparation`, or any callable (signal (12, n) mV, its rate Hz) → (12, m) mV with `fs` and `to_dict()`
+    prepare, # `Preparation`, or a callable (signal (12, n) mV, rate Hz) → (12, m) mV with `fs`, `to_dict()`; None: as read
     n_workers:int|str=None, # processes; None: two, or one on a single core; or a dask scheduler, see `in_order`
     on_error:str='skip', # a recording that can't be packed: 'skip' it and list it in skipped.csv, or 'raise'
     progress:bool=True, # show a progress bar
 )->Store:
-    """The packed signals of a cohort, at `prepare.fs` Hz.
+    """The packed signals of a cohort, at `prepare.fs` Hz, or each at its own rate.
 
     A store of just these signals is reused, an interrupted build is taken up again.
     Raises `StoreError` where none can be packed, something else is in the way, or another process packs the same."""
@@ -480,7 +508,7 @@ def build_store(
     building = path.with_name(f'.{path.name}.building-{mark}')
     building.mkdir(parents=True, exist_ok=True)
     _clear(path, keep=building)
-    about = dict(fs=float(prepare.fs), preparation=prepare.to_dict(), fingerprint=mark)
+    about = dict(fs=prepare and float(prepare.fs), preparation=prepare and prepare.to_dict(), fingerprint=mark)
     try:
         with FileLock(building/'lock', timeout=0):
             rows = _write(table, building, building/'journal', prepare, n_workers, progress, on_error)
@@ -509,17 +537,18 @@ def _end_growth(store, new, rows):
 # %% ../nbs/13_store.ipynb #a5345db8
 def check_prepared(
     store:Store,
-    prepare, # a `Preparation`
+    prepare, # a `Preparation`; None for none
 )->None:
     "Raise `StoreError` where a store's signals have been through another preparation."
-    if store.meta['preparation'] == json.loads(json.dumps(prepare.to_dict(), default=_plain)): return
-    raise StoreError(f'{store.path}: was prepared with {store.meta["preparation"]}, wanted is {prepare.to_dict()}: '
+    wanted = prepare and json.loads(json.dumps(prepare.to_dict(), default=_plain))
+    if store.meta['preparation'] == wanted: return
+    raise StoreError(f'{store.path}: was prepared with {store.meta["preparation"]}, wanted is {wanted}: '
                      'pack the recordings anew')
 
 def grow_store(
     table:pd.DataFrame, # a cohort's table
     path, # the store
-    prepare, # the preparation that the store was packed with
+    prepare, # the preparation that the store was packed with; None for none
     n_workers:int|str=None, # processes; None: two, or one on a single core; or a dask scheduler, see `in_order`
     progress:bool=True, # show a progress bar
 )->Store:
@@ -556,17 +585,3 @@ def cohort_store(
     part.verify()
     part.index = part.index.assign(labels=table.labels.to_numpy(), unknown=table.unknown.to_numpy())
     return part
-
-@lru_cache(4)
-def _held_store(path, changed):
-    "A store and the rows of its recordings by name."
-    store = Store(path)
-    return store, dict(zip(store.index.id, range(len(store))))
-
-def stored_record(
-    path, # the store's folder and the name of a recording
-)->Record: # prepared
-    "A recording out of a store; raises `RecordError` where it is not there, or damaged."
-    store, rows = _held_store(path.parent, (path.parent/'index.parquet').stat().st_mtime_ns)
-    if path.name in rows: return store.record(rows[path.name])
-    raise RecordError(path, 'there is no such recording in the store: check the name')

@@ -174,7 +174,7 @@ def test_preparation(cohort, tmp_path):
     assert slow.index.n_samples.tolist() == [(300+100*i)//2 for i in range(12)]
     assert slow.fs == 250 and (slow.index.recorded_fs == 500).all()
     with pytest.raises(StoreError, match='let it resample'): pack_up(cohort.table, tmp_path/'bad', Halve(500))
-    for nothing in (None, lambda signal, fs: signal, {'fs': 500}):
+    for nothing in (lambda signal, fs: signal, {'fs': 500}):
         with pytest.raises(TypeError, match='give a `Preparation`'): pack_up(cohort.table, tmp_path/'bad', nothing)
     assert not (tmp_path/'bad').exists() and not list(tmp_path.glob('.*'))
 
@@ -394,6 +394,31 @@ def test_a_store_is_predicted_and_evaluated_as_its_folder(packed, tmp_path):
     np.testing.assert_allclose(stored[list(CLASSES)], files[list(CLASSES)], atol=.02)
     scored = evaluate_run(packed/'store', out=tmp_path/'scores', show=False)
     assert sorted(scored.part.ids) == sorted(name for name in files.record if name in set(scored.part.ids)) and len(scored) > 12
+
+
+def test_a_store_at_native_rates_is_taken_as_its_folder(packed, tmp_path):
+    from ecg_nbdev.answers import predict_files
+    from ecg_nbdev.core import CLASSES
+    from ecg_nbdev.runs import evaluate_run
+    cohort, fast = scan(packed/'data', progress=False), read_record(packed/'data'/'S00001.hea', fs=1000)
+    write_record(replace(fast, id='fast'), tmp_path/'more')
+    build_store(cohort.table[:9], tmp_path/'native', None, progress=False)
+    grow_store(cohort.table, tmp_path/'native', None, progress=False)
+    native = grow_store(scan(tmp_path/'more', progress=False).table, tmp_path/'native', None, progress=False)
+    assert sorted({native.record(i).fs for i in range(17)}) == [500, 1000] and native.verify() == 17
+    one = predict_files([tmp_path/'native']).set_index('record').drop(columns='file')
+    other = predict_files([packed/'data']).set_index('record').drop(columns='file')
+    assert one.loc[other.index].equals(other) and np.abs(one.loc['fast', list(CLASSES)]-one.loc['S00001', list(CLASSES)]).max() < .1
+    table = scan(tmp_path/'native', progress=False).table
+    again = build_store(table[table.id != 'fast'], tmp_path/'again', Preparation(), progress=False)
+    assert same_signals(again.path, packed/'store') and again.index.mark.tolist() == Store(packed/'store').index.mark.tolist()
+    before = (again.path/'signal-000.i16').stat().st_ino
+    os.utime(tmp_path/'native'/'index.parquet', ns=(1, 1)) # another native store, another packed one
+    build_store(table[table.id != 'fast'], tmp_path/'again', Preparation(), progress=False)
+    assert (again.path/'signal-000.i16').stat().st_ino != before
+    assert len(evaluate_run(tmp_path/'native', out=tmp_path/'scores', show=False)) > 12
+    with pytest.raises(StoreError, match='was prepared with None'):
+        grow_store(cohort.table, tmp_path/'native', Preparation(), progress=False)
 
 
 def test_a_flipped_bit_names_its_recording(packed, tmp_path):
