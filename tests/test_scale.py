@@ -264,9 +264,9 @@ def test_commands_work_on_a_cluster(data, tmp_path):
 
 
 def test_no_cluster_is_one_line(data, tmp_path, monkeypatch):
-    done = subprocess.run([BIN/'ecg-ingest', data, tmp_path/'store', '--cluster', 'nowhere://'], capture_output=True, text=True, env=ENV)
+    done = subprocess.run([BIN/'ecg-ingest', data, tmp_path/'store', '--cluster', 'tcp://127.0.0.1:9'], capture_output=True, text=True, env=ENV)
     line, = done.stderr.splitlines()
-    assert done.returncode == 1 and 'nowhere://: no dask scheduler answers' in line and not (tmp_path/'store').exists()
+    assert done.returncode == 1 and 'tcp://127.0.0.1:9: no dask scheduler answers' in line and not (tmp_path/'store').exists()
     monkeypatch.setitem(sys.modules, 'distributed', None)
     with pytest.raises(ECGError, match=r'pip install "ecg_nbdev\[scale\]"'): list(in_order(abs, [1], 'tcp://127.0.0.1:9'))
 
