@@ -1,12 +1,13 @@
 """What training, ingest, prediction and simulation cost, and what a second process brings: `python bench/scale.py`.
 
 Ten minutes of two cores; tables in bench/results. Each kind of work is done by one process and by two, in turn. `epoch`: the
-training steps of `crnn` at 64 windows a step, by one process or by two that share each step (gloo on loopback); `ingest`,
-`predict`, `synth`: by one process or by a dask scheduler with two workers of one thread. Start-up of processes is not
+training steps of `crnn` at 128 windows of ten seconds a step, by one process or by two that share each step (gloo on
+loopback); `ingest`, `predict`, `synth`: by one process or by a dask scheduler with two workers of one thread. Start-up of processes is not
 counted. `cpu_s` is processor time of all processes together, which other work on the machine changes little; `clock_s` is
 time by the clock, which it lengthens. Of several repetitions the shortest counts. `efficiency`: processor time of one
 process by that of two; on cores of their own two processes are twice that many times as fast, waiting apart.
-`scale_losses.csv` holds the losses of both trainings, step by step.
+`items` are
+recordings, or windows for an epoch. `scale_losses.csv` holds the losses of both trainings, step by step.
 """
 import json, os, shutil, socket, subprocess, sys, tempfile, time
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ ENV = {**os.environ, 'OMP_NUM_THREADS': '1'}
 
 # ---- training, in processes of their own
 
-def train(store, processes, epochs=2):
+def train(store, processes, epochs=3):
     "Seconds of an epoch's training steps, by the clock and of the processor, peak memory in MB, the loss of each step."
     import resource
     import torch
@@ -46,12 +47,13 @@ def train(store, processes, epochs=2):
             self.clock.append(time.perf_counter()-self.start[0])
             self.cpu.append(time.process_time()-self.start[1])
     def fit(cbs=()):
-        dls = ecg_dls(store, np.where(np.arange(len(store)) % 10 == 0, 'valid', 'train'), SECONDS, jitter=SECONDS/4)
+        dls = ecg_dls(store, np.where(np.arange(len(store)) % 10 == 0, 'valid', 'train'), SECONDS, SECONDS/4, 128,
+                      jitter=SECONDS/4)
         learn, clock = ecg_learner(dls, cbs=cbs, dropout=0., lead_dropout=0.), Clock()
         learn.add_cb(clock)
         train_learner(learn, epochs, 1e-3, show=False)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024
-        return {'clock_s': min(clock.clock[1:]), 'cpu_s': min(clock.cpu[1:]), 'peak_mb': peak,
+        return {'windows': len(dls.train.dataset), 'clock_s': min(clock.clock[1:]), 'cpu_s': min(clock.cpu[1:]), 'peak_mb': peak,
                 'losses': [float(x) for x in learn.recorder.losses]}
     store = Store(store)
     if processes == 1: return fit()
@@ -88,7 +90,7 @@ def cluster(folder):
         address = json.loads(held)['address']
         from distributed import Client
         with Client(address) as client: client.wait_for_workers(2)
-        yield address, lambda: sum(sum(psutil.Process(worker.pid).cpu_times()[:2]) for worker in running[1:])
+        yield address, lambda: sum(sum(psutil.Process(worker.pid).cpu_times()[:2]) for worker in running)
     finally:
         for process in running: process.kill()
 
@@ -129,9 +131,9 @@ def main():
         for _ in range(REPEATS):
             for n, held in runs.items(): held.append(trained(folder/'store', n))
     losses = pd.DataFrame({f'{n} processes': runs[n][0]['losses'] for n in (1, 2)}).rename_axis('step')
-    rows = [{'work': kind, 'processes': p, 'recordings': n, 'clock_s': min(t)[0], 'cpu_s': min(c for _, c in t),
+    rows = [{'work': kind, 'processes': p, 'items': n, 'clock_s': min(t)[0], 'cpu_s': min(c for _, c in t),
              'mb_per_recording': disk.get(kind)} for (kind, p, n), t in times.items()]
-    rows += [{'work': 'epoch', 'processes': n, 'recordings': round(.9*N), 'peak_mb': max(r['peak_mb'] for r in held),
+    rows += [{'work': 'epoch', 'processes': n, 'items': held[0]['windows'], 'peak_mb': max(r['peak_mb'] for r in held),
               **{name: min(r[name] for r in held) for name in ('clock_s', 'cpu_s')}} for n, held in runs.items()]
     table = pd.DataFrame(rows).assign(mean_length_s=seconds)
     one = table[table.processes == 1].set_index('work')

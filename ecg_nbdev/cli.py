@@ -70,7 +70,9 @@ def _stoppable(how):
 
 def _again(*more):
     "The command line of this process, with more options."
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:], *(m for m in more if m not in sys.argv)])
+    name = Path(sys.argv[0]).name
+    if name == 'train.py': name = 'accelerate launch … -m ecg_nbdev.train' # one of several processes
+    return f'{name} {shlex.join([*sys.argv[1:], *(m for m in more if m not in sys.argv)])}'
 
 # %% ../nbs/90_cli.ipynb #3e116806
 _APPROACHES, _DECODINGS = ('thresholds', 'powerset'), ('thresholds', 'sets')

@@ -12,8 +12,9 @@ from collections import deque
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache, partial
-from itertools import islice
-import ctypes, os, platform, signal, sys, time
+from itertools import chain, islice
+import ctypes, os, platform, signal, socket, sys, time
+from fastcore.basics import chunked
 from .core import ECGError
 
 # %% ../nbs/03_parallel.ipynb #b22b4062
@@ -66,9 +67,13 @@ def _submitted(pool, ahead, function, items):
 @contextmanager
 def _client(address):
     "A client of a dask scheduler that has workers, and how many threads these have."
-    try: from distributed import Client
+    try:
+        from distributed import Client
+        from distributed.comm import get_address_host_port
     except ImportError: raise ECGError('dask is not installed: pip install "ecg_nbdev[scale]"') from None
-    try: client = Client(address, timeout=10, set_as_default=False)
+    try:
+        socket.create_connection(get_address_host_port(address), 10).close() # a client would try for long, and not end well
+        client = Client(address, timeout=20, set_as_default=False)
     except (OSError, ValueError) as e:
         raise ECGError(f'{address}: no dask scheduler answers there: start one with `dask scheduler`') from e
     with client:
@@ -77,11 +82,14 @@ def _client(address):
             raise ECGError(f'{address}: the scheduler has no worker: start some with `dask worker {address}`') from None
         yield client, sum(client.nthreads().values())
 
-def _from_cluster(address, function, items):
-    "The results from the workers of a scheduler, in order."
+def _all_of(function, items): return list(map(function, items))
+
+def _from_cluster(address, function, items, at_once=8):
+    "The results from the workers of a scheduler, in order; a few items travel together, which costs less."
     with _client(address) as (client, threads):
         from distributed import KilledWorker
-        try: yield from _submitted(client.get_executor(pure=False), 8*threads, function, items)
+        pool, work = client.get_executor(pure=False), partial(_all_of, function)
+        try: yield from chain.from_iterable(_submitted(pool, 3*threads, work, chunked(items, at_once)))
         except KilledWorker as e:
             raise ECGError(f'{address}: one piece of the work has ended {e.allowed_failures+1} workers, perhaps for lack '
                            'of memory: look at what they say') from e
