@@ -90,6 +90,11 @@ def _quiet():
 
 def _number(x): return 'undefined' if np.isnan(x) else f'{x:.3f}'
 
+def _listed(names):
+    "Names with commas between, in lines of at most 90 columns; no name is broken."
+    whole = (name.replace(' ', '\xa0') for name in names)
+    return textwrap.fill(', '.join(whole), 90, break_on_hyphens=False).replace('\xa0', ' ')
+
 # %% ../nbs/83_runs.ipynb #f0ec92c0
 def _say(evaluation, out):
     "The table at the end, the scores below it, what is undefined, and where the files are."
@@ -111,7 +116,7 @@ def _say(evaluation, out):
         print(f'no AUROC for {", ".join(undefined)}: the test recordings hold none, or nothing else;\n'
               'the means are over the other classes')
     written = sorted(f.name for f in Path(out).iterdir() if f.is_file() and not f.name.startswith('.'))
-    print(f'written to {out}:', textwrap.fill(', '.join(written), 90), sep='\n')
+    print(f'written to {out}:', _listed(written), sep='\n')
 
 # %% ../nbs/83_runs.ipynb #2f561080
 def _check_numbers(fold, lr, seconds, stride, fs, **counts):
@@ -223,7 +228,7 @@ def _say_few(preds):
     few = [f'{c} {a}/{b}/{d}' for c, a, b, d in zip(preds.classes, *n.values()) if not a*b*d]
     if not few: return
     print(f'{len(few)} of {len(preds.classes)} classes lack recordings (to learn from/to choose by/to be scored on):',
-          textwrap.fill(', '.join(few), 90), sep='\n')
+          _listed(few), sep='\n')
 
 # %% ../nbs/83_runs.ipynb #a8d9346d
 def _about(name, data_path, split, seen, store, provenance, metrics):
