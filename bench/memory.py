@@ -99,7 +99,8 @@ def opening_seconds(page, n=3):
 def measured(folder, n):
     "Rows of one size."
     write_store(folder, n, distinct=300)
-    done = subprocess.run([sys.executable, '-W', 'ignore', __file__, '--size', str(folder)], capture_output=True, text=True)
+    command = [sys.executable, '-W', 'ignore', __file__, '--size', str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode: raise SystemExit(done.stderr)
     rows = json.loads(done.stdout.splitlines()[-1])
     rows.append({'step': 'open the report in Chromium', 'clock_s': opening_seconds(folder/'report.html')})
@@ -122,7 +123,7 @@ def main():
         for n in args.sizes:
             rows += measured(Path(folder)/str(n), n)
             shutil.rmtree(Path(folder)/str(n))
-            print(pd.DataFrame(rows).tail(len(rows)//len({r['records'] for r in rows})).round(3).to_string(), flush=True)
+            print(pd.DataFrame([row for row in rows if row['records'] == n]).round(3).to_string(), flush=True)
     table = pd.DataFrame(rows)
     for name, column in (('exponent_s', 'cpu_s'), ('exponent_mb', 'own_mb')):
         table[name] = table.step.map({step: exponent(part, column) for step, part in table.groupby('step')})

@@ -1,13 +1,13 @@
-"""Ways to keep a cohort on disk, side by side: `python bench/store.py`, ten minutes; tables in bench/results/store*.csv.
+"""Ways to keep a cohort on disk, side by side: `python bench/store.py`, ten minutes; bench/results/store*.csv.
 
     python bench/store.py --peers-python PEERS/bin/python    also measures tsai, torch_ecg and webdataset
 
-The same work for each: batches of 64 random ten-second windows, (64, 12, 1000) float32 in mV, out of 4,000 recordings at
-100 Hz as long as CPSC2018's (500 simulated ones, eight times over), NaN behind those that are shorter. The yardstick is a plain copy of as many windows out of one
-float32 array in memory. Each way runs in a process of its own, its repetitions between those of the yardstick, and
-the least processor time of each counts; then in two processes at once; then cold, by the clock, after the system has
-let go of its files.
-Libraries that cut no random windows are given windows that are cut already (tsai, torch_ecg).
+The same work for each: batches of 64 random ten-second windows, (64, 12, 1000) float32 in mV, out of 4,000 recordings
+at 100 Hz as long as CPSC2018's (500 simulated ones, eight times over), NaN behind those that are shorter. The
+yardstick is a plain copy of as many windows out of one float32 array in memory. Each way runs in a process of its
+own, its repetitions between those of the yardstick, and the least processor time of each counts; then in two
+processes at once; then cold, by the clock, after the system has let go of its files. Libraries that cut no random
+windows are given windows that are cut already (tsai, torch_ecg).
 `store_parts.csv` tells where the time of `Store.gather` goes, `store_opening.csv` how long opening takes.
 """
 import argparse, io, json, os, shutil, subprocess, sys, tarfile, tempfile, time
@@ -50,8 +50,8 @@ def write_store(folder, recordings):
     with open(shard_file(folder/'store', 0), 'wb') as f:
         for x in recordings: f.write(x)
     names = [f'S{i:05d}' for i in range(len(n))]
-    index = {'id': names, 'patient': names, 'labels': '', 'shard': 0, 'offset': n.cumsum()-n, 'n_samples': n, 'gaps': False,
-             'clipped': 0, 'crc': 0, 'mark': names}
+    index = {'id': names, 'patient': names, 'labels': '', 'shard': 0, 'offset': n.cumsum()-n, 'n_samples': n,
+             'gaps': False, 'clipped': 0, 'crc': 0, 'mark': names}
     pd.DataFrame(index).to_parquet(folder/'store'/'index.parquet')
     (folder/'store'/'store.json').write_text(json.dumps({'version': STORE_VERSION, 'fs': float(FS)}))
 
@@ -62,11 +62,12 @@ def write_by_sample(folder, recordings):
         for x in recordings: f.write(np.ascontiguousarray(x.T))
 
 def write_zarr(folder, recordings):
-    "Two arrays (12, all samples) in chunks of a window's length and shards of a thousand chunks: packed, and as they are."
+    "Two arrays (12, all samples), chunks as long as a window, a thousand in a shard: packed, and as they are."
     import zarr
     whole = np.concatenate(recordings, axis=1)
     for name, how in (('zarr', {}), ('zarr_raw', {'compressors': None})):
-        held = zarr.create_array(folder/name, shape=whole.shape, dtype='int16', chunks=(12, SIZE), shards=(12, 1000*SIZE), **how)
+        cut = {'chunks': (12, SIZE), 'shards': (12, 1000*SIZE)}
+        held = zarr.create_array(folder/name, shape=whole.shape, dtype='int16', **cut, **how)
         held[:] = whole
 
 def write_arrow(folder, recordings):
@@ -201,7 +202,8 @@ def tsai_loader(folder, inplace):
     "tsai's data loader of an array on disk, shuffled."
     from tsai.data.core import TSDataLoaders, TSDatasets
     x = np.load(folder/'windows'/'x.npy', mmap_mode='c')
-    data = TSDatasets(x, np.zeros(len(x), np.int64), tfms=None if inplace else [lambda x: x, lambda y: y], inplace=inplace)
+    tfms = None if inplace else [lambda x: x, lambda y: y]
+    data = TSDatasets(x, np.zeros(len(x), np.int64), tfms=tfms, inplace=inplace)
     held = again(TSDataLoaders.from_dsets(data, data, bs=[BATCH, BATCH], num_workers=0, drop_last=True).train)
     return lambda rows, starts: next(held)[0]
 
@@ -435,7 +437,8 @@ def compare(folder, args, by_name):
         if row: rows.append(row); print(row, flush=True)
     if args.only: return
     save('store', rows)
-    save('store_parts', [{'part': part, 'us_a_window': us} for part, us in asked(sys.executable, '--parts', folder)[0].items()])
+    parts = asked(sys.executable, '--parts', folder)[0]
+    save('store_parts', [{'part': part, 'us_a_window': us} for part, us in parts.items()])
     (folder/'opening').mkdir()
     save('store_opening', opening_rows(folder/'opening'))
 

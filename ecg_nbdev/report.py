@@ -278,7 +278,8 @@ def write_report(
     skipped = pd.DataFrame(columns=['path', 'reason']) if skipped is None else skipped
     page = _template().render(
         _shown(evaluation, _drawn_records(evaluation, load, n_drawn)), title=_near(title),
-        version=version('ecg_nbdev'), skipped=_rows(skipped[:_LISTED].astype(str).map(_near)), n_skipped=len(skipped),
+        version=version('ecg_nbdev'), n_skipped=len(skipped),
+        skipped=_rows(skipped[:_LISTED].astype(str).map(_near)),
         mistakes=_mistake_pictures(evaluation, load, n_mistakes) if load else [],
         origin=_rows(_origin(evaluation.part.provenance, about)))
     with whole_file(path) as f: f.write_text(page, encoding='utf-8')

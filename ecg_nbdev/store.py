@@ -235,8 +235,9 @@ def record(self:Store,
     path = self.path/row.id
     if crc32(self._units(i)) != row.crc: raise RecordError(path, 'is damaged in the store: pack it again')
     labels, unknown = (tuple(filter(None, row[name].split(';'))) for name in ('labels', 'unknown'))
-    return StoredRecord(self.signal(i), self.fs or float(row.recorded_fs), row.id, labels, row.age, row.sex, row.patient, unknown, path,
-                        preparation=self.meta['preparation'], mark=row.mark)
+    fs, how = self.fs or float(row.recorded_fs), self.meta['preparation']
+    return StoredRecord(self.signal(i), fs, row.id, labels, row.age, row.sex, row.patient, unknown, path,
+                        preparation=how, mark=row.mark)
 
 # %% ../nbs/13_store.ipynb #fc4f8940
 @patch
@@ -403,8 +404,9 @@ def _resumed(folder, journal, base):
     What lies behind is cut off, and so is a half line of the journal."""
     rows = journal_lines(journal) # one per recording, packed or skipped
     ends = dict([base, *((row['shard'], row['offset']+row['n_samples']) for row in rows if 'crc' in row)])
-    def whole(k): return shard_file(folder, k).is_file() and shard_file(folder, k).stat().st_size >= ends[k]*2*len(LEADS)
-    if not all(map(whole, ends)): rows, ends = [], dict([base])
+    sizes = {file: file.stat().st_size for file in folder.glob('signal-*.i16')}
+    whole = all(sizes.get(shard_file(folder, k), 0) >= end*2*len(LEADS) for k, end in ends.items())
+    if not whole: rows, ends = [], dict([base])
     shards = _Shards(folder, *max(ends.items()))
     shards.cut()
     with whole_file(journal) as f, f.open('w', encoding='utf-8') as notes: put_down(notes, *rows)
@@ -492,7 +494,7 @@ def _check(table, path, prepare):
 def build_store(
     table:pd.DataFrame, # a cohort's table: id, path and whatever the index shall keep
     path, # the store's folder
-    prepare, # `Preparation`, or a callable (signal (12, n) mV, rate Hz) → (12, m) mV with `fs`, `to_dict()`; None: as read
+    prepare, # `Preparation`, or (signal (12, n) mV, rate Hz) → (12, m) mV with `fs` and `to_dict()`; None: as read
     n_workers:int|str=None, # processes; None: two, or one on a single core; or a dask scheduler, see `in_order`
     on_error:str='skip', # a recording that can't be packed: 'skip' it and list it in skipped.csv, or 'raise'
     progress:bool=True, # show a progress bar
