@@ -86,7 +86,7 @@ class _SharedNorm(torch.autograd.Function):
     "Batch normalisation over all processes; what each keeps and passes on is as large as its own batch."
     @staticmethod
     def forward(ctx, x, weight, bias, eps):
-        var, mean = (m.double() for m in torch.var_mean(x, [d for d in range(x.ndim) if d != 1], correction=0))
+        mean, var = (m.double() for m in torch.batch_norm_update_stats(x, None, None, 0.))
         n = torch.full_like(mean, x.numel()/x.shape[1])
         n, total, squares = _summed(n, n*mean, n*(var+mean**2))
         mean, var = (m.to(weight.dtype) for m in (total/n, squares/n-(total/n)**2))
@@ -99,6 +99,8 @@ class _SharedNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx, turn, *_):
         x, weight, mean, narrow, var, n = ctx.saved_tensors
+        if x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last): # one layout: ten times as fast
+            turn = turn.contiguous(memory_format=torch.channels_last)
         # as if mean and variance were given; then what the batch has changed in them
         own, by_weight, by_bias = torch.ops.aten.native_batch_norm_backward(
             turn, x, weight, mean, var, None, None, False, ctx.eps, [True]*3)
