@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from accelerate import DistributedDataParallelKwargs, PartialState
 from torch import nn
-from torch.distributed.nn.functional import all_reduce
+from torch.nn import functional as F
 from fastai.distributed import DistributedTrainer
 from .core import LostRank
 from .learner import RecordMetric
@@ -76,28 +76,52 @@ def joined():
         state.destroy_process_group()
 
 # %% ../nbs/54_ranks.ipynb #c131ea51
-def _moments(x, shift):
-    "Mean and variance of each channel over all processes' batches, and how many numbers these are."
-    rest = [d for d in range(x.ndim) if d != 1]
-    away = x.float()-shift.view(1, -1, *[1]*(x.ndim-2))
-    n = x.new_full((1, x.shape[1]), x.numel()/x.shape[1], dtype=torch.float32)
-    sums = all_reduce(torch.cat([torch.stack([away.sum(rest), (away*away).sum(rest)]), n]))
-    mean = sums[0]/sums[2]
-    return mean+shift, sums[1]/sums[2]-mean**2, sums[2].detach()
+def _summed(*rows):
+    "The sums over all processes of rows of numbers."
+    sums = torch.stack(rows)
+    dist.all_reduce(sums)
+    return sums
 
+class _SharedNorm(torch.autograd.Function):
+    "Batch normalisation over all processes; what each keeps and passes on is as large as its own batch."
+    @staticmethod
+    def forward(ctx, x, weight, bias, eps):
+        mean, var = (m.double() for m in torch.batch_norm_update_stats(x, None, None, 0.))
+        n = torch.full_like(mean, x.numel()/x.shape[1])
+        n, total, squares = _summed(n, n*mean, n*(var+mean**2))
+        mean, var = (m.to(weight.dtype) for m in (total/n, squares/n-(total/n)**2))
+        ctx.save_for_backward(x, weight, mean, (var+eps).rsqrt(), var, n.to(weight.dtype))
+        ctx.eps = eps
+        unbiased = var*(n/(n-1)).to(var.dtype)
+        ctx.mark_non_differentiable(mean, unbiased)
+        return F.batch_norm(x, mean, var, weight, bias, False, 0., eps), mean, unbiased
+
+    @staticmethod
+    def backward(ctx, turn, *_):
+        x, weight, mean, narrow, var, n = ctx.saved_tensors
+        if x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last): # one layout: ten times as fast
+            turn = turn.contiguous(memory_format=torch.channels_last)
+        # as if mean and variance were given; then what the batch has changed in them
+        own, by_weight, by_bias = torch.ops.aten.native_batch_norm_backward(
+            turn, x, weight, mean, var, None, None, False, ctx.eps, [True]*3)
+        all_weight, all_bias = _summed(by_weight, by_bias)/n
+        slope = -weight*narrow**2*all_weight
+        level = -weight*narrow*all_bias-slope*mean
+        like = 1, -1, *[1]*(x.ndim-2)
+        return torch.addcmul(own, x, slope.view(like).to(x.dtype)).add_(level.view(like)), by_weight, by_bias, None
+
+# %% ../nbs/54_ranks.ipynb #2c23c973
 def _shared_forward(self, x):
     "What a norm does in training, over all processes."
     if not self.training: return type(self).forward(self, x)
-    mean, var, n = _moments(x, self.running_mean.clone())
+    out, mean, var = _SharedNorm.apply(x, self.weight, self.bias, self.eps)
     with torch.no_grad():
         self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(var*n/(n-1), self.momentum)
+        self.running_var.lerp_(var, self.momentum)
         self.num_batches_tracked += 1
-    like = 1, -1, *[1]*(x.ndim-2)
-    scale = self.weight*(var+self.eps).rsqrt()
-    return (x*scale.view(like)+(self.bias-mean*scale).view(like)).to(x.dtype)
+    return out
 
-# %% ../nbs/54_ranks.ipynb #6bf23f64
+# %% ../nbs/54_ranks.ipynb #21226b40
 def _norms(model): return [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
 
 def _share_norms(model, on):
