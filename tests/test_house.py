@@ -359,7 +359,7 @@ def test_the_wheel_carries_commands_extras_and_readme(wheel):
     assert dict(entry['console_scripts']) == dict(s.split('=') for s in cfg['console_scripts'].split())
     extras = set(meta.get_all('Provides-Extra'))
     assert extras == {'dev', 'notebook', 'onnx', 'explain', 'formats', 'hub', 'search', 'audit'}
-    assert all(f'ecg_nbdev[{extra}]' in meta.get_payload() for extra in extras-{'dev'})
+    assert all(f'ecg_nbdev[{extra}]' in meta.get_payload() for extra in extras-{'dev', 'audit'})
     assert {Requirement(r).name for r in cfg['requirements'].split()} <= {Requirement(r).name for r in meta.get_all('Requires-Dist')}
     assert meta['License'] == cfg['license'] or meta['License-Expression'] == cfg['license']
     assert meta.get_payload().strip() == (ROOT/'README.md').read_text(encoding='utf-8').strip()
