@@ -16,7 +16,7 @@ from ecg_nbdev.explain import integrated_gradients
 from ecg_nbdev.export import _trace
 from ecg_nbdev.learner import AugmentBatches, AverageWeights, ecg_learner, predict_windows
 from ecg_nbdev.losses import LOSSES, create_loss
-from ecg_nbdev.models import MODELS, create_model
+from ecg_nbdev.models import MODELS, create_model, model_cost
 from ecg_nbdev.predictor import Predictor
 from ecg_nbdev.pretrain import SoftTargets
 from ecg_nbdev.resume import _generators, _set_generators
@@ -87,6 +87,10 @@ def test_a_teacher_comes_along(there):
     callback.learn = SimpleNamespace(xb=(there,), training=True)
     callback.before_batch()
     assert callback.learn.yb[0].device.type == 'meta' and callback.learn.yb[0].shape == (4, 3)
+
+def test_a_network_is_counted_where_it_is():
+    model = create_model('lead', n_classes=3)
+    assert model_cost(model, .2) == model_cost(model.to('meta'), .2)
 
 
 class Elsewhere(torch.nn.Module):
