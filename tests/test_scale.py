@@ -269,7 +269,8 @@ def test_commands_work_on_a_cluster(data, tmp_path):
 
 
 def test_no_cluster_is_one_line(data, tmp_path, monkeypatch):
-    done = subprocess.run([BIN/'ecg-ingest', data, tmp_path/'store', '--cluster', 'tcp://127.0.0.1:9'], capture_output=True, text=True, env=ENV)
+    command = [BIN/'ecg-ingest', data, tmp_path/'store', '--cluster', 'tcp://127.0.0.1:9']
+    done = subprocess.run(command, capture_output=True, text=True, env=ENV)
     line, = done.stderr.splitlines()
     assert done.returncode == 1 and 'tcp://127.0.0.1:9: no dask scheduler answers' in line and not (tmp_path/'store').exists()
     monkeypatch.setitem(sys.modules, 'distributed', None)
