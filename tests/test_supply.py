@@ -9,7 +9,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOWS = sorted((ROOT/'.github'/'workflows').glob('*.yml'))
-SHELL = {'test', 'mkdir', 'sudo', 'true'}
+SHELL = {'test', 'mkdir', 'mv', 'zip', 'gh', 'sudo', 'true'}
 
 
 def settings():
