@@ -21,7 +21,7 @@ from ecg_nbdev.cohort import scan
 from ecg_nbdev.folds import cpsc2018_folds, make_folds
 from ecg_nbdev.core import CLASSES, SNOMED, CohortError, ECGError, whole_file
 from ecg_nbdev.data import WindowDL, WindowDataset, ecg_dls
-from ecg_nbdev.evaluation import SCORES, draw_weights, evaluate, single_answer
+from ecg_nbdev.evaluation import SCORES, draw_weights, evaluate, single_answer, weight_parts
 from ecg_nbdev.labels import cpsc2018_label_order, first_labels, multi_hot, read_reference
 from ecg_nbdev.learner import ecg_learner, predict_records, train_learner
 from ecg_nbdev.metrics import UndefinedScore
@@ -129,8 +129,8 @@ def summary(cv, rewards=None, n_boot=500):
     "Each score over the folds and of all answers together, with a bootstrap interval; the scores of each fold."
     by_fold, one = fold_scores(cv, rewards)
     pooled = cv.pooled
-    hundreds = np.array_split(draw_weights(len(pooled), n_boot), 1+n_boot//100)
-    draws = pd.concat([scores(pooled, one, weight, rewards) for weight in hundreds], ignore_index=True)
+    parts = weight_parts(draw_weights(len(pooled), n_boot))
+    draws = pd.concat([scores(pooled, one, weight, rewards) for weight in parts], ignore_index=True)
     low, high = draws[1:].quantile(.025), draws[1:].quantile(.975)
     table = pd.DataFrame({'mean of folds': by_fold.mean(), 'sd of folds': by_fold.std(), 'pooled': draws.iloc[0],
                           'low': low, 'high': high})

@@ -184,7 +184,7 @@ def over_seeds(draws, seed=0):
 
 def grid_tables(grid, n_boot=500):
     "Every finished cell's scores with intervals over recordings and seeds; what pretraining brings."
-    found, weight = {}, draw_weights(len(grid.store), n_boot)
+    found, weight = {}, draw_weights(len(grid.store), n_boot).astype(float)
     for cell in grid.done():
         key = cell.network, cell.count or 'all', cell.pretraining
         found.setdefault(key, []).append(cell_draws(grid.cross_validated(cell), weight))

@@ -48,7 +48,7 @@ def f1_score(preds, weight): return f_score(preds.truth, preds.answer, None, wei
 
 def interval(preds, score, n_boot=500):
     "The mean over the classes and each class, with bootstrap intervals, of `score(predictions, weights)`: (draws, K)."
-    drawn = score(preds, draw_weights(len(preds), n_boot))
+    drawn = score(preds, draw_weights(len(preds), n_boot).astype(float))
     drawn = np.concatenate([np.nanmean(drawn, -1, keepdims=True), drawn], -1)
     low, high = (np.nanquantile(drawn[1:], q, axis=0) for q in (.025, .975))
     return pd.DataFrame({'value': drawn[0], 'low': low, 'high': high}, index=['mean', *preds.classes])
