@@ -298,8 +298,9 @@ def is_store(
 def _stored_cohort(root, rules):
     "The cohort of a store; raises `StoreError` where it is damaged."
     try:
-        index, fs = pd.read_parquet(root/'index.parquet'), json.loads((root/'store.json').read_text())['fs']
-        if not 0 < fs < 1e6: raise ValueError(f'its sampling rate is {fs}')
+        index, about = pd.read_parquet(root/'index.parquet'), json.loads((root/'store.json').read_text())
+        fs, native = about['fs'], about['fs'] is about['preparation'] is None
+        if not (native or 0 < fs < 1e6): raise ValueError(f'its sampling rate is {fs}')
         skipped = pd.read_csv(root/'skipped.csv')
         if not fs: index['path'] = [str(root/name) for name in index.id] # as they were read: taken one by one, as files
         index['fs'], told = fs or index.recorded_fs, {dx: rules.decode(dx) for dx in index.dx.unique()}

@@ -139,8 +139,10 @@ def _read_meta(path):
     if not isinstance(meta, dict): raise StoreError(f'{path}: is no signal store: build one with build_store')
     if meta.get('version') != STORE_VERSION:
         raise StoreError(f'{path}: has format {meta.get("version")}, not {STORE_VERSION}: build it again')
-    fs, whole = meta.get('fs'), isinstance(meta.get('preparation'), dict) and isinstance(meta.get('fingerprint'), str)
-    if type(fs) in (int, float) and 0 < fs < 1e6 and whole: return meta
+    fs, prepared = (meta.get(name, '') for name in ('fs', 'preparation'))
+    rated = type(fs) in (int, float) and 0 < fs < 1e6 and isinstance(prepared, dict)
+    native = fs is None and prepared is None
+    if (rated or native) and isinstance(meta.get('fingerprint'), str): return meta
     raise StoreError(f'{path}: is damaged (store.json lacks sampling rate, preparation or fingerprint): {_MEND}')
 
 # %% ../nbs/13_store.ipynb #710c653a

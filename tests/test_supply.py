@@ -10,6 +10,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOWS = sorted((ROOT/'.github'/'workflows').glob('*.yml'))
 SHELL = {'test', 'mkdir', 'mv', 'zip', 'gh', 'sudo', 'true'}
+AUDIT = {'bandit', 'pip-audit'} # come with the extra that the workflow installs
 
 
 def settings():
@@ -61,7 +62,8 @@ def test_a_workflow_runs_what_there_is(path):
             if 'uses' in step: assert re.fullmatch(r'[\w.-]+/[\w./-]+@[\w./]+', step['uses']), step
             for command, *rest in words(step) if 'run' in step else []:
                 if command == 'make': assert rest[0] in targets, step
-                elif '/' not in command: assert command in SHELL | {'pip'} or shutil.which(command, path=Path(sys.executable).parent), step
+                elif '/' not in command:
+                    assert command in SHELL | AUDIT | {'pip'} or shutil.which(command, path=Path(sys.executable).parent), step
                 assert all((ROOT/word).is_file() for word in rest if re.fullmatch(r'[\w./]+\.(py|txt)', word)), step
                 for given in re.findall(r"'\.\[([\w,]+)\]'", ' '.join(rest)): assert set(given.split(',')) <= extras, step
 
