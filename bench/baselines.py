@@ -88,12 +88,15 @@ def patient_draws(patient, n, seed=0):
     return np.r_[np.ones((1, len(patient))), drawn[:, patient]]
 
 def scored(real, prob, n_boot=500):
-    "The scores of a row, each with its 95 % interval."
-    weight, row = patient_draws(real.patient, n_boot), {}
-    cpsc = real.source == 'cpsc2018'
-    all_of = real.truth, prob, real.known
-    cases = {'pooled': macro(*all_of, weight), 'within': macro(*all_of, weight, real.source),
-             'cpsc2018': macro(*(a[cpsc] for a in all_of), weight[:, cpsc])}
+    """The scores of a row, each with its 95 % interval, over the recordings that have one of the nine.
+
+    They are those that `make pretrained` scores, so that its rows and these can stand in one table."""
+    some = real.truth.any(1)
+    truth, prob, known, source = (x[some] for x in (real.truth, prob, real.known, real.source))
+    weight, cpsc = patient_draws(pd.factorize(real.index.patient[some])[0], n_boot), source == 'cpsc2018'
+    cases = {'pooled': macro(truth, prob, known, weight), 'within': macro(truth, prob, known, weight, source),
+             'cpsc2018': macro(truth[cpsc], prob[cpsc], known[cpsc], weight[:, cpsc])}
+    row = {'recordings': int(some.sum()), 'left out': int((~known).sum())}
     for name, values in cases.items():
         row |= {name: values[0], f'{name} low': np.nanquantile(values[1:], .025),
                 f'{name} high': np.nanquantile(values[1:], .975)}
@@ -274,8 +277,7 @@ def table(real):
     for path in sorted((RUNS/'rows').glob('*.npz')):
         row = np.load(path)
         if not np.array_equal(row['truth'], real.truth): raise SystemExit(f'{path}: of other recordings: remove it')
-        found.append({'row': str(row['name']), 'recordings': len(real), 'left out': int((~real.known).sum()),
-                      **scored(real, row['prob'])})
+        found.append({'row': str(row['name']), **scored(real, row['prob'])})
     made = pd.DataFrame(found).sort_values('within', ascending=False)
     with whole_file(RESULTS/'baselines.csv') as f: made.to_csv(f, index=False, float_format='%.4f')
     print(made.round(3).to_string(index=False))
