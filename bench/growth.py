@@ -14,6 +14,7 @@ import pandas as pd
 
 from ecg_nbdev.core import whole_file
 from ecg_nbdev.marks import name_mark
+from ecg_nbdev.signal import Preparation
 from ecg_nbdev.sim.synth import simulate_cohort
 from ecg_nbdev.store import STORE_VERSION, Store, shard_file
 from ecg_nbdev.units import to_units
@@ -40,7 +41,7 @@ def write_store(folder, n, distinct=1000, seconds=10.):
     made = [(to_units(r.signal)[0], ';'.join(r.labels)) for r in cohort]
     with open(shard_file(folder, 0), 'wb') as f: index = pd.DataFrame(write_rows(f, made, n))
     index.to_parquet(folder/'index.parquet')
-    meta = {'version': STORE_VERSION, 'fs': float(FS), 'fingerprint': ''}
+    meta = {'version': STORE_VERSION, 'fs': float(FS), 'preparation': Preparation(fs=FS).to_dict(), 'fingerprint': ''}
     (folder/'store.json').write_text(json.dumps(meta))
     return Store(folder)
 

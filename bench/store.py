@@ -10,13 +10,18 @@ processes at once; then cold, by the clock, after the system has let go of its f
 windows are given windows that are cut already (tsai, torch_ecg).
 `store_parts.csv` tells where the time of `Store.gather` goes, `store_opening.csv` how long opening takes.
 """
-import argparse, io, json, os, shutil, subprocess, sys, tarfile, tempfile, time
+import argparse, io, json, os, subprocess, sys, tarfile, tempfile, time
 from pathlib import Path
 
 import numpy as np
 
 OUT, FS, SIZE, BATCH, DISTINCT, TIMES = Path(__file__).resolve().parent/'results', 100, 1000, 64, 500, 8
 SCALE = np.float32(.001)
+
+def about(version):
+    "What a store says of itself."
+    from ecg_nbdev.signal import Preparation
+    return {'version': version, 'fs': float(FS), 'preparation': Preparation(fs=FS).to_dict(), 'fingerprint': ''}
 
 
 # ---- the recordings, as every way wants them
@@ -53,7 +58,7 @@ def write_store(folder, recordings):
     index = {'id': names, 'patient': names, 'labels': '', 'shard': 0, 'offset': n.cumsum()-n, 'n_samples': n,
              'gaps': False, 'clipped': 0, 'crc': 0, 'mark': names}
     pd.DataFrame(index).to_parquet(folder/'store'/'index.parquet')
-    (folder/'store'/'store.json').write_text(json.dumps({'version': STORE_VERSION, 'fs': float(FS)}))
+    (folder/'store'/'store.json').write_text(json.dumps(about(STORE_VERSION)))
 
 def write_by_sample(folder, recordings):
     "The format before this one: twelve leads of a sample side by side."
@@ -391,7 +396,7 @@ def sparse_store(folder, n):
     pd.DataFrame(index).to_parquet(folder/'index.parquet')
     for k in range(-(-n//per)):
         with open(shard_file(folder, k), 'wb') as f: f.truncate(per*SIZE*24)
-    (folder/'store.json').write_text(json.dumps({'version': STORE_VERSION, 'fs': float(FS)}))
+    (folder/'store.json').write_text(json.dumps(about(STORE_VERSION)))
 
 def opening_rows(folder):
     "Opening stores of some sizes, in one process and in eight at once."
