@@ -1,13 +1,13 @@
 """What training, ingest, prediction and simulation cost, and what a second process brings: `python bench/scale.py`.
 
-Ten minutes of two cores; tables in bench/results. Each kind of work is done by one process and by two, in turn. `epoch`: the
-training steps of `crnn` at 128 windows of ten seconds a step, by one process or by two that share each step (gloo on
-loopback); `ingest`, `predict`, `synth`: by one process or by a dask scheduler with two workers of one thread. Start-up of processes is not
-counted. `cpu_s` is processor time of all processes together, which other work on the machine changes little; `clock_s` is
-time by the clock, which it lengthens. Of several repetitions the shortest counts. `efficiency`: processor time of one
-process by that of two; on cores of their own two processes are twice that many times as fast, waiting apart.
-`items` are
-recordings, or windows for an epoch. `scale_losses.csv` holds the losses of both trainings, step by step.
+Ten minutes of two cores; tables in bench/results. Each kind of work is done by one process and by two, in turn.
+`epoch`: the training steps of `crnn` at 128 windows of ten seconds a step, by one process or by two that share each
+step (gloo on loopback); `ingest`, `predict`, `synth`: by one process or by a dask scheduler with two workers of one
+thread. Start-up of processes is not counted. `cpu_s` is processor time of all processes together, which other work on
+the machine changes little; `clock_s` is time by the clock, which it lengthens. Of several repetitions the shortest
+counts. `efficiency`: processor time of one process by that of two; on cores of their own two processes are twice that
+many times as fast, waiting apart. `items` are recordings, or windows for an epoch. `scale_losses.csv` holds the losses
+of both trainings, step by step.
 """
 import json, os, shutil, socket, subprocess, sys, tempfile, time
 from contextlib import contextmanager

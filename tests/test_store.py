@@ -422,6 +422,18 @@ def test_a_store_at_native_rates_is_taken_as_its_folder(packed, tmp_path):
         grow_store(cohort.table, tmp_path/'native', Preparation(), progress=False)
 
 
+@pytest.mark.nightly
+def test_a_training_from_native_rates_is_that_from_the_folder(tmp_path):
+    from ecg_nbdev.runs import synth_run
+    synth_run(tmp_path/'data', n=60, seed=5)
+    build_store(scan(tmp_path/'data', progress=False).table, tmp_path/'native', None, progress=False)
+    for name in ('data', 'native'):
+        command = 'ecg-train', '--data-path', tmp_path/name, '--out', tmp_path/f'of-{name}', '--epochs', '1', '--seconds', '5'
+        subprocess.run([Path(sys.executable).parent/command[0], *map(str, command[1:])], check=True, capture_output=True)
+    for file in ('history.csv', 'predictions.csv'):
+        assert (tmp_path/'of-data'/file).read_bytes() == (tmp_path/'of-native'/file).read_bytes()
+
+
 def test_a_flipped_bit_names_its_recording(packed, tmp_path):
     from ecg_nbdev.answers import predict_files
     shutil.copytree(packed/'store', tmp_path/'store')
