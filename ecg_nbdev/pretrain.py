@@ -42,8 +42,9 @@ class FreshRecordings(Callback):
     "Before each epoch, put the next simulated store under the training loader; a second process makes it meanwhile."
     def __init__(self,
         make, # number of the epoch, from 1 on → store of as many recordings as the first
+        targets=make_targets, # its index → targets (n, classes)
     ):
-        self.make = make
+        self.make, self.targets = make, targets
 
     def before_fit(self): self.maker, self.coming = ProcessPoolExecutor(1, initializer=end_with_parent), None
 
@@ -51,7 +52,7 @@ class FreshRecordings(Callback):
         data = self.dls.train.dataset
         if self.epoch:
             data.store = (self.coming or self.maker.submit(self.make, self.epoch)).result()
-            data.targets = torch.as_tensor(make_targets(data.store.index))
+            data.targets = torch.as_tensor(self.targets(data.store.index))
         if self.epoch+1 < self.n_epoch: self.coming = self.maker.submit(self.make, self.epoch+1)
 
     def after_fit(self): self.maker.shutdown(cancel_futures=True)
@@ -59,10 +60,10 @@ class FreshRecordings(Callback):
 # %% ../nbs/52_pretrain.ipynb #d5b5daaa
 RECIPE = {'scale': {}, 'wrong_gain': {'share': .08}, 'noise': {'mv': .02}, 'drop_leads': {'share': .3}} # see `Augment`
 
-def _windows(store, rows, seconds, jitter=0.):
-    "The windows of some recordings with nine yes-or-no targets."
-    targets = make_targets(store.index.iloc[rows])
-    return WindowDataset(store, rows, targets, round(seconds*store.fs), jitter=round(jitter*store.fs))
+def _windows(store, rows, seconds, jitter=0., targets=make_targets):
+    "The windows of some recordings with nine targets."
+    target = targets(store.index.iloc[rows])
+    return WindowDataset(store, rows, target, round(seconds*store.fs), jitter=round(jitter*store.fs))
 
 # %% ../nbs/52_pretrain.ipynb #cc21e1cf
 class SoftTargets(Callback):
@@ -70,13 +71,17 @@ class SoftTargets(Callback):
     order = 7 # behind the changes of the batch: the teacher sees what the network sees
     def __init__(self,
         teacher, # a network of the same classes and sampling rate
+        trust:float=1., # weight of its logits; the rest is that of the targets' own, which may be probabilities
     ):
-        self.teacher = copy.deepcopy(teacher).eval()
+        self.teacher, self.trust = copy.deepcopy(teacher).eval(), trust
 
     @torch.no_grad()
     def before_batch(self):
-        x, = self.xb
-        if self.training: self.learn.yb = (torch.sigmoid(self.teacher.to(x.device)(x)),)
+        if not self.training: return
+        (x,), (y,) = self.xb, self.yb
+        logits = self.teacher.to(x.device)(x)
+        if self.trust < 1: logits = torch.lerp(torch.logit(y.float(), 1e-3), logits, self.trust)
+        self.learn.yb = (torch.sigmoid(logits),)
 
 # %% ../nbs/52_pretrain.ipynb #f5721acc
 def pretrain_model(
@@ -92,7 +97,9 @@ def pretrain_model(
     smoothing:float=.05, # of targets
     augment:dict=RECIPE, # of training batches
     stream=None, # number of an epoch → its store of recordings, that another process can call; where not given, simulated anew
-    teacher=None, # a network whose probabilities are learned in place of the labels
+    targets=make_targets, # index of a training store → targets (n, classes); probabilities where another teacher gave some
+    teacher=None, # a network whose probabilities are learned in place of the targets
+    trust:float=1., # weight of the teacher's logits, the rest is that of the targets' own
     model=None, # a network to go on with; a new one where not given
     checkpoint=None, # file to go on from, see `ecg_nbdev.resume.resumable`
     show:bool=True, # progress bar and table
@@ -102,8 +109,9 @@ def pretrain_model(
     first = 1000*seed+1  # numbers of cohorts: one an epoch, none shared between seeds
     make = stream or partial(_epoch_store, n=n, first=first, seconds=seconds, fs=fs)
     begin, held = make(0), simulated_store(1000, first+999, seconds, fs)
-    dls = window_dls(_windows(begin, range(len(begin)), seconds), _windows(held, range(len(held)), seconds), bs, seed)
-    cbs = [FreshRecordings(make), *([SoftTargets(teacher)] if teacher else [])]
+    train = _windows(begin, range(len(begin)), seconds, targets=targets)
+    dls = window_dls(train, _windows(held, range(len(held)), seconds), bs, seed)
+    cbs = [FreshRecordings(make, targets), *([SoftTargets(teacher, trust)] if teacher else [])]
     loss = create_loss('bce', smoothing=0. if teacher else smoothing)
     learn = ecg_learner(dls, arch, loss, seed=seed, ema=ema, augment=augment, model=model, cbs=cbs, **options)
     with quiet(learn, not show), resumable(learn, checkpoint): learn.fit_one_cycle(epochs, lr)

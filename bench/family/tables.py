@@ -32,18 +32,20 @@ def drawn(probs, score, n_boot, seed):
     return np.r_[by_seed[:, 0].mean(), draws]
 
 def cases(stages, n_boot):
-    "Name of a score → function of probabilities."
-    real, sim = stages.real, stages.reporting
-    weight, alone = patient_draws(real.patient, n_boot), patient_draws(np.arange(len(sim.truth)), n_boot)
-    cpsc = real.source == 'cpsc2018'
-    found = {'simulated': ('simulated', lambda p: macro(sim.truth, p, sim.known, alone)),
-             'real, pooled': ('real', lambda p: macro(real.truth, p, real.known, weight)),
-             'real, within data sets': ('real', lambda p: macro(real.truth, p, real.known, weight, real.source))}
-    if cpsc.any(): found['real, cpsc2018'] = (
-        'real', lambda p: macro(real.truth[cpsc], p[cpsc], real.known[cpsc], weight[:, cpsc]))
-    return found
+    """Name of a score → the part that it reads, function of probabilities, number of recordings.
 
-def without_scores(stages, n_boot):
+    Real recordings are those with one of the nine, the ones that the results page counts."""
+    real, sim = stages.real, stages.reporting
+    some, cpsc = real.truth.any(1), real.truth.any(1) & (real.source == 'cpsc2018')
+    weight, alone = patient_draws(real.patient, n_boot), patient_draws(np.arange(len(sim.truth)), n_boot)
+    def of(rows, group=None):
+        return ('real', lambda p: macro(real.truth[rows], p[rows], real.known[rows], weight[:, rows],
+                                        None if group is None else group[rows]), int(rows.sum()))
+    found = {'simulated': ('simulated', lambda p: macro(sim.truth, p, sim.known, alone), len(sim.truth)),
+             'real, pooled': of(some), 'real, within data sets': of(some, real.source)}
+    return found | ({'real, cpsc2018': of(cpsc)} if cpsc.any() else {})
+
+def without_scores(stages):
     "Tuned without the data set that is scored: probabilities of every real recording, for each seed of a network."
     found = {}
     for network, fits in finished(stages).items():
@@ -61,6 +63,7 @@ def interval(values):
 
 def compared(draws, name):
     "Rows of one score: each network, its difference to the best one, and how often it is best in a draw."
+    if not draws: return []
     best = max(draws, key=lambda n: draws[n][0])
     first = np.stack([d[1:] for d in draws.values()]).argmax(0)
     rows = []
@@ -71,16 +74,15 @@ def compared(draws, name):
 
 def scores(stages, n_boot=500):
     "Every network on simulated and on real recordings that it has not seen, then tuned without the scored data set."
-    fits, rows = finished(stages), []
-    for name, (part, score) in cases(stages, n_boot).items():
-        draws = {n: drawn([stages.predicted(f)[part] for f in some], score, n_boot, i)
-                 for i, (n, some) in enumerate(fits.items())}
-        if draws: rows += compared(draws, name)
-    score = cases(stages, n_boot)['real, within data sets'][1]
-    tuned = {n: drawn(p, score, n_boot, i) for i, (n, p) in enumerate(without_scores(stages, n_boot).items())}
-    if tuned: rows += compared(tuned, 'real, tuned without the data set, within')
-    if not rows: return None
-    return pd.DataFrame(rows).assign(seeds=lambda t: t.network.map({n: len(f) for n, f in fits.items()}))
+    fits, rows, found = finished(stages), [], cases(stages, n_boot)
+    probs = {name: {n: [stages.predicted(f)[part] for f in some] for n, some in fits.items()}
+             for name, (part, _, _) in found.items()}
+    tuned = 'real, tuned without the data set, within'
+    probs[tuned], found[tuned] = without_scores(stages), found['real, within data sets']
+    for name, (_, score, n) in found.items():
+        draws = {network: drawn(p, score, n_boot, i) for i, (network, p) in enumerate(probs[name].items())}
+        rows += [{**row, 'recordings': n, 'seeds': len(probs[name][row['network']])} for row in compared(draws, name)]
+    return pd.DataFrame(rows) if rows else None
 
 def write_tables(stages, cost=None, folder=RESULTS):
     "Tables of what is kept: networks_*.csv."

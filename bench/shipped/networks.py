@@ -15,13 +15,15 @@ from ecg_nbdev.models import Ensemble, create_model
 from ecg_nbdev.predictions import Predictions
 from ecg_nbdev.pretrain import finetune, mix_weights, pretrain_model
 from real import whole_names
+from .forest import STUDENT, answered_stream, forest_answers, forest_targets
 from .stream import N, stream
 
 RUNS = Path('runs/pretrained')
 # What lasts all the recording is averaged over windows, what may happen once counts where it happens.
 HOW = tuple('max' if c in ('PAC', 'PVC') else 'mean' for c in CLASSES)
 SEEDS, FOLDS = (0, 1, 2), 5
-EPOCHS, DISTIL = 30, 20 # passes of the three, and of the one that learns from them; N recordings in each
+EPOCHS = 30 # passes of the three, N recordings in each
+TRUST = .65 # of what teaches the one, the networks' share; the rest is the forest's
 # Written out: the model that ships stays what it is when the defaults move on.
 NETWORK = {'widths': (16, 32, 32), 'rates': (50, 25, 12.5), 'hidden': 96, 'layers': 2}
 ONE = 'distilled'
@@ -44,7 +46,7 @@ def kept(path, train):
 
 # ---- before any real recording
 
-def logged(name, epochs, **options):
+def logged(name, epochs, stream=stream, **options):
     "A network trained on the stream of simulated recordings, its history written beside it."
     start = time.perf_counter()
     learn = pretrain_model('crnn', epochs, stream=stream, **options)
@@ -57,10 +59,12 @@ def simulation_only(seed):
     return kept(RUNS/f'pretrained-{seed}.safetensors', lambda: logged(seed, EPOCHS, seed=seed, **NETWORK))
 
 def distilled():
-    "One network that has learned from what the three say together; it begins as the first of them."
+    "One network that has learned from what the three and a forest say together; it begins as the first of them."
     def train():
         three = [simulation_only(seed) for seed in SEEDS]
-        return logged(ONE, DISTIL, seed=9, lr=1e-3, teacher=Ensemble(three), model=simulation_only(SEEDS[0]))
+        forest_answers()  # before another process asks for them
+        return logged(ONE, len(STUDENT), answered_stream, seed=9, lr=1e-3, targets=forest_targets, trust=TRUST,
+                      teacher=Ensemble(three), model=simulation_only(SEEDS[0]))
     return kept(RUNS/f'{ONE}.safetensors', train)
 
 def before_tuning(name): return distilled() if name == ONE else simulation_only(name)
