@@ -29,7 +29,7 @@ from ecg_nbdev.official import challenge_score, challenge_weights, cpsc2018_matr
 from ecg_nbdev.models import MODELS
 from ecg_nbdev.protocol import cross_validate
 from ecg_nbdev.signal import Preparation
-from ecg_nbdev.store import build_store
+from ecg_nbdev.packing import build_store
 from ecg_nbdev.thresholds import fit_thresholds
 
 HERE = Path(__file__).resolve().parent

@@ -36,7 +36,8 @@ from ecg_nbdev.metrics import UndefinedScore
 from ecg_nbdev.pretrain import RECIPE, finetune, simulated_store
 from ecg_nbdev.protocol import cross_validate
 from ecg_nbdev.signal import Preparation
-from ecg_nbdev.store import MemoryStore, build_store
+from ecg_nbdev.packing import build_store
+from ecg_nbdev.store import MemoryStore
 from family.fits import Fit, train
 from family.plan import NETWORKS, Plan
 from family.stages import Held, step_seconds

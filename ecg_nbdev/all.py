@@ -21,6 +21,7 @@ from .labels import *
 from .cohort import *
 from .folds import *
 from .store import *
+from .packing import *
 from .windows import *
 from .signal import *
 from .augment import *

@@ -318,7 +318,7 @@ def ecg_ingest(
     from ecg_nbdev.cohort import scan
     from ecg_nbdev.mirror import local_copy
     from ecg_nbdev.signal import Preparation
-    from ecg_nbdev.store import build_store, grow_store
+    from ecg_nbdev.packing import build_store, grow_store
     cohort = scan(local_copy(src))
     prepare = None if native else Preparation(fs=fs)
     packed = (grow_store if add else build_store)(cohort.table, store, prepare, cluster)

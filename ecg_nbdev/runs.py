@@ -48,7 +48,8 @@ from .rules import label_rules
 from .signal import Preparation
 from .sim.findings import FINDINGS
 from .sim.synth import cohort_record
-from .store import cohort_store, read_anywhere, stored_record
+from .store import read_anywhere, stored_record
+from .packing import cohort_store
 from .thresholds import apply_thresholds, fit_thresholds, threshold_rule
 
 # %% ../nbs/83_runs.ipynb #9fd0d5df
