@@ -29,7 +29,7 @@ from ecg_nbdev.parallel import keep_memory
 from ecg_nbdev.cohort import scan
 from ecg_nbdev.core import ECGError, whole_file
 from ecg_nbdev.data import WindowDL, WindowDataset, ecg_dls
-from ecg_nbdev.evaluation import SCORES, draw_weights, single_answer
+from ecg_nbdev.uncertainty import SCORES, draw_weights, single_answer
 from ecg_nbdev.labels import cpsc2018_label_order, first_labels, label_states, multi_hot
 from ecg_nbdev.learner import ecg_learner, predict_records, train_learner
 from ecg_nbdev.metrics import UndefinedScore

@@ -41,6 +41,7 @@ from .folders import *
 from .thresholds import *
 from .calibration import *
 from .decoding import *
+from .uncertainty import *
 from .evaluation import *
 from .protocol import *
 from .watch import *

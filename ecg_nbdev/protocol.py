@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 from .core import CLASSES, CohortError, ECGError
 from .calibration import fit_calibration
-from .evaluation import (SCORES, corrected_t_test, draw_weights, drawn_scores, evaluate, percentile_intervals,
+from .evaluation import evaluate
+from .uncertainty import (SCORES, corrected_t_test, draw_weights, drawn_scores, percentile_intervals,
     scored_part, single_answer)
 from .thresholds import apply_thresholds, fit_thresholds
 from .predictions import (Predictions, average_predictions, join_predictions, load_predictions,
