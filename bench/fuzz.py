@@ -81,7 +81,7 @@ def made(folder):
     from ecg_nbdev.export import export_onnx
     from ecg_nbdev.predictions import Predictions, save_predictions
     from ecg_nbdev.cohort import scan
-    from ecg_nbdev.runs import synth_run
+    from ecg_nbdev.simulated_set import synth_run
     from ecg_nbdev.signal import Preparation
     from ecg_nbdev.sim.synth import cohort_record
     from ecg_nbdev.packing import build_store

@@ -17,6 +17,7 @@ from .charts import *
 from .parallel import *
 from .headers import *
 from .records import *
+from .simulated_set import *
 from .labels import *
 from .cohort import *
 from .folds import *
@@ -55,6 +56,7 @@ from .export import *
 from .saving import *
 from .fetch import *
 from .answers import *
+from .scoring import *
 from .runs import *
 from .record_report import *
 from .stream import *

@@ -121,7 +121,7 @@ def ecg_evaluate(
 ):
     "Score a model on a folder of labelled recordings: a table, metrics.json, predictions.csv and report.html."
     from ecg_nbdev.parallel import keep_memory
-    from ecg_nbdev.runs import evaluate_run
+    from ecg_nbdev.scoring import evaluate_run
     keep_memory()
     evaluate_run(test_path, model, out, labels)
 
@@ -285,7 +285,7 @@ def ecg_synth(
     cluster:str=None, # address of a dask scheduler whose workers simulate, into the same folder
 ):
     "Write a simulated data set of 12-lead recordings with the nine diagnoses."
-    from ecg_nbdev.runs import synth_run
+    from ecg_nbdev.simulated_set import synth_run
     synth_run(folder, n, seed, findings, True, cluster)
 
 # %% ../nbs/90_cli.ipynb #b7b28dd1

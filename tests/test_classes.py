@@ -9,16 +9,18 @@ import pandas as pd
 import pytest
 
 from ecg_nbdev.bundle import load_bundle
-from ecg_nbdev.cohort import scan
 from ecg_nbdev.cli import _page_server, _write_page_model
+from ecg_nbdev.cohort import scan
 from ecg_nbdev.core import CLASSES, CohortError
 from ecg_nbdev.export import load_onnx
 from ecg_nbdev.official import list_weights
 from ecg_nbdev.records import write_record
 from ecg_nbdev.rules import LISTS, label_rules
-from ecg_nbdev.runs import evaluate_run, synth_run, train_run
+from ecg_nbdev.runs import train_run
+from ecg_nbdev.scoring import evaluate_run
 from ecg_nbdev.sim.findings import FINDINGS
 from ecg_nbdev.sim.synth import simulate
+from ecg_nbdev.simulated_set import synth_run
 
 BIN = Path(sys.executable).parent
 ECG_DATA = os.environ.get('ECG_DATA')

@@ -16,9 +16,9 @@ from ecg_nbdev.headers import read_header
 from ecg_nbdev.labels import read_ptbxl, read_reference
 from ecg_nbdev.record_report import report_run
 from ecg_nbdev.records import read_record, write_record
-from ecg_nbdev.runs import synth_run
 from ecg_nbdev.signal import Preparation
 from ecg_nbdev.sim.synth import cohort_record
+from ecg_nbdev.simulated_set import synth_run
 from ecg_nbdev.stream import open_stream
 
 h5py = pytest.importorskip('h5py')

@@ -148,7 +148,8 @@ import json, sys
 from pathlib import Path
 from ecg_nbdev.core import ECGError
 from ecg_nbdev.folders import run_folder
-from ecg_nbdev.runs import synth_run, train_run
+from ecg_nbdev.runs import train_run
+from ecg_nbdev.simulated_set import synth_run
 data, out, other = sys.argv[1:]
 def refused(path=out, data=data, **options):
     try: train_run(data, path, **{'epochs': 3, 'seconds': 2.5, 'show': False, **options})

@@ -20,8 +20,8 @@ from ecg_nbdev.core import ECGError
 from ecg_nbdev.mirror import local_copy
 from ecg_nbdev.packing import build_store
 from ecg_nbdev.parallel import in_order
-from ecg_nbdev.runs import synth_run
 from ecg_nbdev.signal import Preparation
+from ecg_nbdev.simulated_set import synth_run
 from ecg_nbdev.store import Store
 
 BIN = Path(sys.executable).parent
@@ -256,7 +256,7 @@ def test_commands_work_on_a_cluster(data, tmp_path):
     def ran(command, *args, status=0):
         done = subprocess.run([BIN/command, *map(str, args)], capture_output=True, text=True, env=ENV)
         assert done.returncode == status, done.stderr
-    work = 'ecg_nbdev.runs:_simulated_into', 'ecg_nbdev.packing:_pack', 'ecg_nbdev.answers:_answer_files'
+    work = 'ecg_nbdev.simulated_set:_simulated_into', 'ecg_nbdev.packing:_pack', 'ecg_nbdev.answers:_answer_files'
     with dask(tmp_path, work) as address:
         ran('ecg-synth', tmp_path/'data', '--n', 30, '--seed', 3, '--cluster', address)
         assert contents(tmp_path/'data') == contents(data)

@@ -379,7 +379,7 @@ def test_real_records(tmp_path):
 @pytest.fixture(scope='module')
 def packed(tmp_path_factory):
     "Sixteen simulated recordings as files and as a store that the shipped model can read."
-    from ecg_nbdev.runs import synth_run
+    from ecg_nbdev.simulated_set import synth_run
     root = tmp_path_factory.mktemp('packed')
     synth_run(root/'data', n=16, seed=3)
     build_store(scan(root/'data', progress=False).table, root/'store', Preparation(), progress=False)
@@ -389,7 +389,7 @@ def packed(tmp_path_factory):
 def test_a_store_is_predicted_and_evaluated_as_its_folder(packed, tmp_path):
     from ecg_nbdev.answers import predict_files
     from ecg_nbdev.core import CLASSES
-    from ecg_nbdev.runs import evaluate_run
+    from ecg_nbdev.scoring import evaluate_run
     files, stored = predict_files([packed/'data']), predict_files([packed/'store'])
     assert stored.record.tolist() == files.record.tolist() and (stored.labels == files.labels).mean() > .9
     np.testing.assert_allclose(stored[list(CLASSES)], files[list(CLASSES)], atol=.02)
@@ -400,7 +400,7 @@ def test_a_store_is_predicted_and_evaluated_as_its_folder(packed, tmp_path):
 def test_a_store_at_native_rates_is_taken_as_its_folder(packed, tmp_path):
     from ecg_nbdev.answers import predict_files
     from ecg_nbdev.core import CLASSES
-    from ecg_nbdev.runs import evaluate_run
+    from ecg_nbdev.scoring import evaluate_run
     cohort, fast = scan(packed/'data', progress=False), read_record(packed/'data'/'S00001.hea', fs=1000)
     write_record(replace(fast, id='fast'), tmp_path/'more')
     build_store(cohort.table[:9], tmp_path/'native', None, progress=False)
@@ -425,7 +425,7 @@ def test_a_store_at_native_rates_is_taken_as_its_folder(packed, tmp_path):
 
 @pytest.mark.nightly
 def test_a_training_from_native_rates_is_that_from_the_folder(tmp_path):
-    from ecg_nbdev.runs import synth_run
+    from ecg_nbdev.simulated_set import synth_run
     synth_run(tmp_path/'data', n=60, seed=5)
     build_store(scan(tmp_path/'data', progress=False).table, tmp_path/'native', None, progress=False)
     for name in ('data', 'native'):
