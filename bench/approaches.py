@@ -29,7 +29,7 @@ from ecg_nbdev.parallel import keep_memory
 from ecg_nbdev.calibration import fit_calibration
 from ecg_nbdev.folds import cpsc2018_folds, make_folds
 from ecg_nbdev.decoding import fit_decoder
-from ecg_nbdev.evaluation import SCORES, bootstrap, corrected_t_test, drawn_scores
+from ecg_nbdev.uncertainty import SCORES, bootstrap, corrected_t_test, drawn_scores
 from ecg_nbdev.labels import LabelSets, first_labels, label_states, multi_hot, read_reference
 from ecg_nbdev.predictions import Predictions, pool_predictions
 from ecg_nbdev.protocol import inner_splits

@@ -21,7 +21,8 @@ from ecg_nbdev.cohort import scan
 from ecg_nbdev.folds import cpsc2018_folds, make_folds
 from ecg_nbdev.core import CLASSES, SNOMED, CohortError, ECGError, whole_file
 from ecg_nbdev.data import WindowDL, WindowDataset, ecg_dls
-from ecg_nbdev.evaluation import SCORES, draw_weights, evaluate, single_answer, weight_parts
+from ecg_nbdev.evaluation import evaluate
+from ecg_nbdev.uncertainty import SCORES, draw_weights, single_answer, weight_parts
 from ecg_nbdev.labels import cpsc2018_label_order, first_labels, multi_hot, read_reference
 from ecg_nbdev.learner import ecg_learner, predict_records, train_learner
 from ecg_nbdev.metrics import UndefinedScore
@@ -29,7 +30,7 @@ from ecg_nbdev.official import challenge_score, challenge_weights, cpsc2018_matr
 from ecg_nbdev.models import MODELS
 from ecg_nbdev.protocol import cross_validate
 from ecg_nbdev.signal import Preparation
-from ecg_nbdev.store import build_store
+from ecg_nbdev.packing import build_store
 from ecg_nbdev.thresholds import fit_thresholds
 
 HERE = Path(__file__).resolve().parent

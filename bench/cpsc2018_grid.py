@@ -29,14 +29,15 @@ from ecg_nbdev.parallel import keep_memory
 from ecg_nbdev.cohort import scan
 from ecg_nbdev.core import ECGError, whole_file
 from ecg_nbdev.data import WindowDL, WindowDataset, ecg_dls
-from ecg_nbdev.evaluation import SCORES, draw_weights, single_answer
+from ecg_nbdev.uncertainty import SCORES, draw_weights, single_answer
 from ecg_nbdev.labels import cpsc2018_label_order, first_labels, label_states, multi_hot
 from ecg_nbdev.learner import ecg_learner, predict_records, train_learner
 from ecg_nbdev.metrics import UndefinedScore
 from ecg_nbdev.pretrain import RECIPE, finetune, simulated_store
 from ecg_nbdev.protocol import cross_validate
 from ecg_nbdev.signal import Preparation
-from ecg_nbdev.store import MemoryStore, build_store
+from ecg_nbdev.packing import build_store
+from ecg_nbdev.store import MemoryStore
 from family.fits import Fit, train
 from family.plan import NETWORKS, Plan
 from family.stages import Held, step_seconds

@@ -26,7 +26,7 @@ from fastcore.script import call_parse
 from ecg_nbdev.folds import make_folds
 from ecg_nbdev.core import whole_file
 from ecg_nbdev.data import WindowDL, WindowDataset, make_targets, window_dls
-from ecg_nbdev.evaluation import draw_weights
+from ecg_nbdev.uncertainty import draw_weights
 from ecg_nbdev.labels import label_states
 from ecg_nbdev.learner import ecg_learner, predict_records, quiet, seed_everything
 from ecg_nbdev.metrics import auroc

@@ -81,10 +81,10 @@ def made(folder):
     from ecg_nbdev.export import export_onnx
     from ecg_nbdev.predictions import Predictions, save_predictions
     from ecg_nbdev.cohort import scan
-    from ecg_nbdev.runs import synth_run
+    from ecg_nbdev.simulated_set import synth_run
     from ecg_nbdev.signal import Preparation
     from ecg_nbdev.sim.synth import cohort_record
-    from ecg_nbdev.store import build_store
+    from ecg_nbdev.packing import build_store
     for i in range(12):
         record = cohort_record(i, 0, seconds=3)
         name, x = folder/f'made{i}', record.signal

@@ -20,9 +20,9 @@ import psutil
 from ecg_nbdev.answers import answer_parts, find_model
 from ecg_nbdev.cohort import scan
 from ecg_nbdev.core import whole_file
-from ecg_nbdev.runs import synth_run
+from ecg_nbdev.packing import build_store
 from ecg_nbdev.signal import Preparation
-from ecg_nbdev.store import build_store
+from ecg_nbdev.simulated_set import synth_run
 
 OUT, N, REPEATS, SECONDS = Path(__file__).resolve().parent/'results', 120, 2, 10.
 ENV = {**os.environ, 'OMP_NUM_THREADS': '1'}

@@ -18,7 +18,8 @@ from scipy.stats import norm, t as student
 
 from ecg_nbdev.calibration import fit_calibration
 from ecg_nbdev.decoding import fit_decoder
-from ecg_nbdev.evaluation import bootstrap, evaluate
+from ecg_nbdev.evaluation import evaluate
+from ecg_nbdev.uncertainty import bootstrap
 from ecg_nbdev.labels import multi_hot, read_reference
 from ecg_nbdev.metrics import auprc, auroc, class_table, exact_match, f_score, label_ranking
 from ecg_nbdev.official import cpsc2018_f1, cpsc2018_matrix

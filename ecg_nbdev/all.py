@@ -17,10 +17,12 @@ from .charts import *
 from .parallel import *
 from .headers import *
 from .records import *
+from .simulated_set import *
 from .labels import *
 from .cohort import *
 from .folds import *
 from .store import *
+from .packing import *
 from .windows import *
 from .signal import *
 from .augment import *
@@ -40,6 +42,7 @@ from .folders import *
 from .thresholds import *
 from .calibration import *
 from .decoding import *
+from .uncertainty import *
 from .evaluation import *
 from .protocol import *
 from .watch import *
@@ -53,6 +56,7 @@ from .export import *
 from .saving import *
 from .fetch import *
 from .answers import *
+from .scoring import *
 from .runs import *
 from .record_report import *
 from .stream import *

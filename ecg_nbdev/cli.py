@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Annotated
-import csv, errno, json, os, shlex, signal, sys, threading
+import errno, os, shlex, signal, sys, threading
 from fastcore.script import CliError, call_parse
-from .core import ECGError, printable, sheet_text
+from .core import ECGError, printable
+from .answer_lines import WRITERS, csv_line
 
 # %% ../nbs/90_cli.ipynb #d7a071ec
 _MENDS = { # what the system says → how it is mended
@@ -121,72 +122,9 @@ def ecg_evaluate(
 ):
     "Score a model on a folder of labelled recordings: a table, metrics.json, predictions.csv and report.html."
     from ecg_nbdev.parallel import keep_memory
-    from ecg_nbdev.runs import evaluate_run
+    from ecg_nbdev.scoring import evaluate_run
     keep_memory()
     evaluate_run(test_path, model, out, labels)
-
-# %% ../nbs/90_cli.ipynb #e873b594
-def _as_object(row, classes):
-    "An answer as an object: labels in a list, probabilities by class, and all else as it is."
-    rest = {name: value for name, value in row.items() if name not in (*classes, 'record', 'file', 'labels')}
-    labels = row['labels'].split(';') if row['labels'] else []
-    probabilities = {} if row['refused'] else {c: round(float(row[c]), 4) for c in classes}
-    return {'record': row['record'], 'file': row['file'], 'labels': labels, 'probabilities': probabilities, **rest}
-
-def _as_json(rows, predictor):
-    "A list with one object per recording, written one after the other."
-    text = '['
-    for row in rows:
-        yield text+json.dumps(_as_object(row, predictor.classes), indent=1, ensure_ascii=False)
-        text = ','
-    if text == ',': yield ']'
-
-def _as_jsonl(rows, predictor):
-    "One object in each line."
-    return (json.dumps(_as_object(row, predictor.classes), ensure_ascii=False) for row in rows)
-
-# %% ../nbs/90_cli.ipynb #814f5dfb
-def _csv_line(cells):
-    "A line of a CSV file, without its end."
-    from io import StringIO
-    line = StringIO()
-    def text(cell): return f'{cell:.4f}'.removesuffix('nan') if isinstance(cell, float) else sheet_text(cell)
-    csv.writer(line, lineterminator='').writerow(map(text, cells))
-    return line.getvalue()
-
-def _as_csv(rows, predictor):
-    "A header, and a line per recording."
-    for i, row in enumerate(rows):
-        if not i: yield _csv_line(row)
-        yield _csv_line(row.values())
-
-# %% ../nbs/90_cli.ipynb #0e1be3a8
-def _class_lines(row, predictor, names):
-    "A line for each of some classes: its full name, probability and threshold."
-    values = getattr(predictor.thresholds, 'values', None)
-    limits = {} if values is None else dict(zip(predictor.classes, values))
-    wide, titles = max(map(len, predictor.classes)), predictor.titles
-    for name in names:
-        limit = f'  threshold {limits[name]:.3f}' if name in limits else ''
-        yield f'  {name:<{max(7, wide)}} {titles.get(name, ""):<38} {row[name]:.3f}{limit}'
-
-def _answer_lines(row, predictor):
-    "The diagnoses, or the class that is nearest to its threshold, or why there is no answer."
-    if row['refused']: yield f"  no answer: {row['refused']}"
-    elif row['labels']: yield from _class_lines(row, predictor, row['labels'].split(';'))
-    else:
-        yield f'  none of the {len(predictor.classes)} diagnoses reaches its threshold; the nearest:'
-        yield from _class_lines(row, predictor, [row['nearest']])
-
-def _as_table(rows, predictor):
-    "For a person: the diagnoses in words with probability and threshold, and what there is to know beside them."
-    for row in rows:
-        yield f"{row['record']}  ({row['file']})"
-        yield from _answer_lines(row, predictor)
-        for name in ('warnings', 'notes', 'seen'):
-            if row.get(name): yield f'  {name}: {row[name]}'
-
-_WRITERS = {'table': _as_table, 'json': _as_json, 'jsonl': _as_jsonl, 'csv': _as_csv}
 
 # %% ../nbs/90_cli.ipynb #4c52cb8b
 class _Failures(list):
@@ -201,7 +139,7 @@ def _said_on_stdout(rows, predictor, form):
         for row in rows:
             if row['notes'] and form != 'table': print(row['notes'], file=sys.stderr, flush=True)
             yield row
-    for text in _WRITERS[form](noted(), predictor): print(text, flush=True)
+    for text in WRITERS[form](noted(), predictor): print(text, flush=True)
 
 def _list_failures(failures, out):
     "A table of what could not be read beside the answers; none where all was read."
@@ -209,7 +147,7 @@ def _list_failures(failures, out):
     path.unlink(missing_ok=True)
     if not failures: return
     rows = ([str(e).split(': ')[0], getattr(e, 'reason', str(e))] for e in failures)
-    path.write_text('\n'.join(map(_csv_line, [['path', 'reason'], *rows]))+'\n', encoding='utf-8')
+    path.write_text('\n'.join(map(csv_line, [['path', 'reason'], *rows]))+'\n', encoding='utf-8')
 
 # %% ../nbs/90_cli.ipynb #5ea85950
 @call_parse
@@ -217,7 +155,7 @@ def _list_failures(failures, out):
 def ecg_predict(
     files:Annotated[str, 'recordings in any known format, folders or stores of them, or addresses', {'nargs': '+'}],
     model:str=None, # model folder; the shipped model where not given
-    format:Annotated[str, 'how answers are written; table in a terminal, else json', {'choices': tuple(_WRITERS)}]=None,
+    format:Annotated[str, 'how answers are written; table in a terminal, else json', {'choices': tuple(WRITERS)}]=None,
     out:str=None, # write to this .parquet, .csv, .json or .jsonl file, or Parquet parts to a folder; a stopped run goes on
     rate:float=None, # sampling rate, Hz, of tables of numbers that do not say it
     unit:Annotated[str, 'unit of tables of numbers that do not say it', {'choices': ('mV', 'uV', 'V')}]=None,
@@ -285,7 +223,7 @@ def ecg_synth(
     cluster:str=None, # address of a dask scheduler whose workers simulate, into the same folder
 ):
     "Write a simulated data set of 12-lead recordings with the nine diagnoses."
-    from ecg_nbdev.runs import synth_run
+    from ecg_nbdev.simulated_set import synth_run
     synth_run(folder, n, seed, findings, True, cluster)
 
 # %% ../nbs/90_cli.ipynb #b7b28dd1
@@ -318,7 +256,7 @@ def ecg_ingest(
     from ecg_nbdev.cohort import scan
     from ecg_nbdev.mirror import local_copy
     from ecg_nbdev.signal import Preparation
-    from ecg_nbdev.store import build_store, grow_store
+    from ecg_nbdev.packing import build_store, grow_store
     cohort = scan(local_copy(src))
     prepare = None if native else Preparation(fs=fs)
     packed = (grow_store if add else build_store)(cohort.table, store, prepare, cluster)
@@ -338,33 +276,6 @@ def ecg_export(
     from ecg_nbdev.answers import find_model
     print(f'written: {export_onnx(find_model(None if model == "shipped" else model), file)}')
 
-# %% ../nbs/90_cli.ipynb #e3fece3d
-def _write_page_model(model, folder):
-    "The network and the facts that the page reads, in a folder."
-    from ecg_nbdev.answers import find_model
-    from ecg_nbdev.export import export_onnx, page_facts
-    predictor = find_model(model)
-    (folder/'model.json').write_text(json.dumps(page_facts(predictor), ensure_ascii=False), encoding='utf-8')
-    export_onnx(predictor, folder/'model.onnx')
-
-def _page_server(port=0, own=None):
-    """A server on this machine alone of the page that ships with the package and its samples; port 0: any free one.
-
-    Where `own` names a folder, model.json and model.onnx come from there."""
-    from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-    from importlib.resources import files
-    class Handler(SimpleHTTPRequestHandler):
-        # a system's own table may say otherwise, and then no browser runs it
-        extensions_map = SimpleHTTPRequestHandler.extensions_map | dict.fromkeys(('.js', '.mjs'), 'text/javascript')
-        def translate_path(self, path):
-            name = path.split('?')[0].strip('/')
-            if own and name in ('model.json', 'model.onnx'): return str(Path(own)/name)
-            room = '' if path.startswith('/samples/') else '/pretrained' if name == 'model.onnx' else '/try'
-            return super().translate_path(room+path)
-        def log_message(self, *args): pass
-    data = str(files('ecg_nbdev')/'data')
-    return ThreadingHTTPServer(('127.0.0.1', port), lambda *args: Handler(*args, directory=data))
-
 # %% ../nbs/90_cli.ipynb #67ab081a
 @call_parse
 @_one_line_errors
@@ -375,9 +286,10 @@ def ecg_try(
 ):
     "Open the page that shows a recording and the model's answer; Ctrl-C ends it."
     import tempfile, webbrowser
+    from ecg_nbdev.page_server import page_server, write_page_model
     own = tempfile.TemporaryDirectory() if model else None
-    if own: _write_page_model(model, Path(own.name))
-    try: server = _page_server(port, own and own.name)
+    if own: write_page_model(model, Path(own.name))
+    try: server = page_server(port, own and own.name)
     except (OSError, OverflowError) as e:
         raise ECGError(f'port {port} can\'t be used ({e}): give another one') from None
     with server:

@@ -28,7 +28,8 @@ from .quality import check_quality
 from .records import prepare_record, read_record
 from .rules import LabelRules
 from .signal import Preparation
-from .store import Store, check_prepared, cohort_store, read_anywhere
+from .store import Store, read_anywhere
+from .packing import check_prepared, cohort_store
 from .thresholds import Thresholds
 from .windows import cut_windows, enough_samples, plan_windows, stitch
 

@@ -10,15 +10,17 @@ import pytest
 
 from ecg_nbdev.bundle import load_bundle
 from ecg_nbdev.cohort import scan
-from ecg_nbdev.cli import _page_server, _write_page_model
 from ecg_nbdev.core import CLASSES, CohortError
 from ecg_nbdev.export import load_onnx
 from ecg_nbdev.official import list_weights
+from ecg_nbdev.page_server import page_server, write_page_model
 from ecg_nbdev.records import write_record
 from ecg_nbdev.rules import LISTS, label_rules
-from ecg_nbdev.runs import evaluate_run, synth_run, train_run
+from ecg_nbdev.runs import train_run
+from ecg_nbdev.scoring import evaluate_run
 from ecg_nbdev.sim.findings import FINDINGS
 from ecg_nbdev.sim.synth import simulate
+from ecg_nbdev.simulated_set import synth_run
 
 BIN = Path(sys.executable).parent
 ECG_DATA = os.environ.get('ECG_DATA')
@@ -146,8 +148,8 @@ def test_a_user_trains_evaluates_predicts_and_exports_with_classes_of_ones_own(d
     run('ecg-export', data/'model', data/'model.onnx')
     exported, model = load_onnx(data/'model.onnx'), load_bundle(data/'model')
     assert exported.rules == model.rules == label_rules(str(data/'mine.csv'))
-    _write_page_model(data/'model', data)
-    with _page_server(own=data) as server:
+    write_page_model(data/'model', data)
+    with page_server(own=data) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         page = json.load(urlopen(f'http://127.0.0.1:{server.server_port}/model.json'))
         server.shutdown()

@@ -12,7 +12,8 @@ import pytest
 
 from ecg_nbdev.folds import cpsc2018_folds
 from ecg_nbdev.core import CLASSES, CohortError, ECGError
-from ecg_nbdev.evaluation import evaluate, single_answer
+from ecg_nbdev.evaluation import evaluate
+from ecg_nbdev.uncertainty import single_answer
 from ecg_nbdev.labels import cpsc2018_label_order, label_tuples, multi_hot, read_reference
 from ecg_nbdev.official import challenge_weights
 from ecg_nbdev.predictions import Predictions

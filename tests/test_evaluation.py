@@ -15,8 +15,8 @@ from ecg_nbdev.calibration import (CALIBRATION_METHODS, Calibration, apply_curve
                                    fit_curve)
 from ecg_nbdev.core import CLASSES, CohortError, ECGError
 from ecg_nbdev.decoding import UTILITIES, SetDecoder, fit_decoder
-from ecg_nbdev.evaluation import (SCORES, bootstrap, compare, corrected_t_test, drawn_scores, evaluate,
-    single_answer)
+from ecg_nbdev.evaluation import evaluate
+from ecg_nbdev.uncertainty import SCORES, bootstrap, compare, corrected_t_test, drawn_scores, single_answer
 from ecg_nbdev.metrics import UndefinedScore, exact_match, f_score, macro_auprc, macro_auroc
 from ecg_nbdev.official import cpsc2018_matrix, cpsc2018_score
 from ecg_nbdev.predictions import Predictions, average_predictions, load_predictions, pool_predictions, save_predictions

@@ -16,9 +16,9 @@ from ecg_nbdev.headers import read_header
 from ecg_nbdev.labels import read_ptbxl, read_reference
 from ecg_nbdev.record_report import report_run
 from ecg_nbdev.records import read_record, write_record
-from ecg_nbdev.runs import synth_run
 from ecg_nbdev.signal import Preparation
 from ecg_nbdev.sim.synth import cohort_record
+from ecg_nbdev.simulated_set import synth_run
 from ecg_nbdev.stream import open_stream
 
 h5py = pytest.importorskip('h5py')
@@ -290,7 +290,8 @@ def test_a_store_that_does_not_say_how_it_was_made(tmp_path):
     "Found by bench/fuzz.py: `fs` under another name."
     from ecg_nbdev.core import StoreError
     from ecg_nbdev.signal import Preparation
-    from ecg_nbdev.store import Store, build_store
+    from ecg_nbdev.packing import build_store
+    from ecg_nbdev.store import Store
     write_record(noise(), tmp_path/'data')
     path = build_store(scan(tmp_path/'data', progress=False).table, tmp_path/'store', Preparation(), progress=False).path
     good = json.loads((path/'store.json').read_text())

@@ -16,8 +16,8 @@ from ecg_nbdev.core import BundleError
 from ecg_nbdev.fingerprint import ALIKE, Fingerprints, beat_trace, fingerprint
 from ecg_nbdev.marks import sample_mark
 from ecg_nbdev.records import read_record, write_record
-from ecg_nbdev.runs import synth_run
 from ecg_nbdev.signal import resample
+from ecg_nbdev.simulated_set import synth_run
 from ecg_nbdev.thresholds import fit_thresholds
 
 BIN = Path(sys.executable).parent

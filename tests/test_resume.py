@@ -41,7 +41,7 @@ def root(tmp_path_factory):
 # Imports once, then forks: each child is a process of its own that trains in a folder and kills itself at a moment.
 CHILDREN = """
 import json, os, signal, sys
-import ecg_nbdev.runs as runs, ecg_nbdev.resume as resume, ecg_nbdev.store as store
+import ecg_nbdev.runs as runs, ecg_nbdev.resume as resume, ecg_nbdev.packing as packing
 import ecg_nbdev.folders as folders, ecg_nbdev.pretrain as pretrain
 from ecg_nbdev.data import WindowDataset
 
@@ -64,7 +64,7 @@ def half(old, args, kwargs):
     with open(args[1], 'r+b') as f: f.truncate(os.path.getsize(args[1])//2)
 
 MOMENTS = {
-    'packing': (store, '_append', nothing), 'batch': (WindowDataset, 'batch', nothing),
+    'packing': (packing, '_append', nothing), 'batch': (WindowDataset, 'batch', nothing),
     'writing': (resume, 'save_file', half), 'written': (resume, 'save_state', all_of_it),
     'model': (runs, 'save_bundle', nothing), 'end': (folders.shutil, 'rmtree', nothing)}
 
@@ -148,7 +148,8 @@ import json, sys
 from pathlib import Path
 from ecg_nbdev.core import ECGError
 from ecg_nbdev.folders import run_folder
-from ecg_nbdev.runs import synth_run, train_run
+from ecg_nbdev.runs import train_run
+from ecg_nbdev.simulated_set import synth_run
 data, out, other = sys.argv[1:]
 def refused(path=out, data=data, **options):
     try: train_run(data, path, **{'epochs': 3, 'seconds': 2.5, 'show': False, **options})

@@ -18,10 +18,11 @@ from ecg_nbdev.answers import answer_parts, answer_rows, answer_to, find_model
 from ecg_nbdev.cohort import scan
 from ecg_nbdev.core import ECGError
 from ecg_nbdev.mirror import local_copy
+from ecg_nbdev.packing import build_store
 from ecg_nbdev.parallel import in_order
-from ecg_nbdev.runs import synth_run
 from ecg_nbdev.signal import Preparation
-from ecg_nbdev.store import Store, build_store
+from ecg_nbdev.simulated_set import synth_run
+from ecg_nbdev.store import Store
 
 BIN = Path(sys.executable).parent
 ENV = {**os.environ, 'OMP_NUM_THREADS': '1'}
@@ -238,7 +239,7 @@ def test_a_cluster_answers_as_one_process_and_loses_nothing(data, tmp_path):
     paths, model, failed = [*sorted(data.glob('*.hea')), tmp_path/'gone.hea'], find_model(light=True), []
     one = build_store(table, tmp_path/'one', prepare, 1, progress=False)
     answer_to(tmp_path/'one.csv', paths, model, failed.append, show=False)
-    with dask(tmp_path, ['ecg_nbdev.store:_pack', 'ecg_nbdev.answers:_answer_files']) as address:
+    with dask(tmp_path, ['ecg_nbdev.packing:_pack', 'ecg_nbdev.answers:_answer_files']) as address:
         two = build_store(table, tmp_path/'two', prepare, address, progress=False)
         answer_to(tmp_path/'two.csv', paths, model, failed.append, show=False, cluster=address)
         parts = answer_parts(tmp_path/'parts', paths, model, failed.append, show=False, size=16, cluster=address)
@@ -255,7 +256,7 @@ def test_commands_work_on_a_cluster(data, tmp_path):
     def ran(command, *args, status=0):
         done = subprocess.run([BIN/command, *map(str, args)], capture_output=True, text=True, env=ENV)
         assert done.returncode == status, done.stderr
-    work = 'ecg_nbdev.runs:_simulated_into', 'ecg_nbdev.store:_pack', 'ecg_nbdev.answers:_answer_files'
+    work = 'ecg_nbdev.simulated_set:_simulated_into', 'ecg_nbdev.packing:_pack', 'ecg_nbdev.answers:_answer_files'
     with dask(tmp_path, work) as address:
         ran('ecg-synth', tmp_path/'data', '--n', 30, '--seed', 3, '--cluster', address)
         assert contents(tmp_path/'data') == contents(data)

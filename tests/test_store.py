@@ -17,9 +17,10 @@ from hypothesis import given, settings, strategies as st
 
 from ecg_nbdev.cohort import scan
 from ecg_nbdev.core import Record, RecordError, StoreError, hold_file
+from ecg_nbdev.packing import _fingerprint, build_store, grow_store
 from ecg_nbdev.records import read_record, resample, write_record
 from ecg_nbdev.signal import Preparation
-from ecg_nbdev.store import MemoryStore, Store, _fingerprint, build_store, grow_store, join_stores
+from ecg_nbdev.store import MemoryStore, Store, join_stores
 from ecg_nbdev.units import to_millivolts, to_units
 
 ECG_DATA = os.environ.get('ECG_DATA')
@@ -225,7 +226,7 @@ def test_a_failed_build_keeps_the_older_store(cohort, tmp_path):
 KILLED = """
 import os, signal, sys
 import pandas as pd
-from ecg_nbdev.store import build_store
+from ecg_nbdev.packing import build_store
 class Watched:
     fs, calls = 500, 0
     def __call__(self, x, fs):
@@ -261,7 +262,7 @@ def test_a_killed_build_is_taken_up_again(cohort, tmp_path):
 
 def test_many_files_of_signals(cohort, tmp_path, monkeypatch):
     "Stopped in any file and gone on, grown, in one go: the same files; one that is lost is named."
-    from ecg_nbdev import store as module
+    from ecg_nbdev import packing as module
     monkeypatch.setattr(module, 'SHARD', 50_000)
     whole = pack_up(cohort.table, tmp_path/'whole', Watched())
     files = sorted(p.name for p in (tmp_path/'whole').glob('signal-*'))
@@ -356,7 +357,7 @@ def test_progress_bar_and_no_heavy_imports(cohort, tmp_path):
     cohort.save(tmp_path/'saved')
     code = f'''
 import sys, pandas as pd
-from ecg_nbdev.store import build_store
+from ecg_nbdev.packing import build_store
 from ecg_nbdev.signal import Preparation
 table = pd.read_csv({str(tmp_path/'saved'/'cohort.csv')!r}, keep_default_na=False)
 build_store(table, {str(tmp_path/'store')!r}, Preparation())
@@ -378,7 +379,7 @@ def test_real_records(tmp_path):
 @pytest.fixture(scope='module')
 def packed(tmp_path_factory):
     "Sixteen simulated recordings as files and as a store that the shipped model can read."
-    from ecg_nbdev.runs import synth_run
+    from ecg_nbdev.simulated_set import synth_run
     root = tmp_path_factory.mktemp('packed')
     synth_run(root/'data', n=16, seed=3)
     build_store(scan(root/'data', progress=False).table, root/'store', Preparation(), progress=False)
@@ -388,7 +389,7 @@ def packed(tmp_path_factory):
 def test_a_store_is_predicted_and_evaluated_as_its_folder(packed, tmp_path):
     from ecg_nbdev.answers import predict_files
     from ecg_nbdev.core import CLASSES
-    from ecg_nbdev.runs import evaluate_run
+    from ecg_nbdev.scoring import evaluate_run
     files, stored = predict_files([packed/'data']), predict_files([packed/'store'])
     assert stored.record.tolist() == files.record.tolist() and (stored.labels == files.labels).mean() > .9
     np.testing.assert_allclose(stored[list(CLASSES)], files[list(CLASSES)], atol=.02)
@@ -399,7 +400,7 @@ def test_a_store_is_predicted_and_evaluated_as_its_folder(packed, tmp_path):
 def test_a_store_at_native_rates_is_taken_as_its_folder(packed, tmp_path):
     from ecg_nbdev.answers import predict_files
     from ecg_nbdev.core import CLASSES
-    from ecg_nbdev.runs import evaluate_run
+    from ecg_nbdev.scoring import evaluate_run
     cohort, fast = scan(packed/'data', progress=False), read_record(packed/'data'/'S00001.hea', fs=1000)
     write_record(replace(fast, id='fast'), tmp_path/'more')
     build_store(cohort.table[:9], tmp_path/'native', None, progress=False)
@@ -424,7 +425,7 @@ def test_a_store_at_native_rates_is_taken_as_its_folder(packed, tmp_path):
 
 @pytest.mark.nightly
 def test_a_training_from_native_rates_is_that_from_the_folder(tmp_path):
-    from ecg_nbdev.runs import synth_run
+    from ecg_nbdev.simulated_set import synth_run
     synth_run(tmp_path/'data', n=60, seed=5)
     build_store(scan(tmp_path/'data', progress=False).table, tmp_path/'native', None, progress=False)
     for name in ('data', 'native'):
@@ -453,7 +454,7 @@ def test_a_flipped_bit_names_its_recording(packed, tmp_path):
 
 
 def test_a_store_that_grows_can_be_stopped_at_any_recording(packed, tmp_path, monkeypatch):
-    from ecg_nbdev import store as module
+    from ecg_nbdev import packing as module
     table = scan(packed/'data', progress=False).table
     grow = partial(grow_store, table, tmp_path/'store', Preparation(), n_workers=1, progress=False)
     before = build_store(table[:4], tmp_path/'store', Preparation(), progress=False)

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ecg_nbdev.cli import _page_server
 from ecg_nbdev.core import CLASS_TITLES, CLASSES, LEADS
+from ecg_nbdev.page_server import page_server
 from ecg_nbdev.records import read_record, write_record
 from test_site import AXE, CHROMIUM, FLAGS, build
 
@@ -47,7 +47,7 @@ def test_the_command_serves_this_machine_alone():
     assert re.match(r'http://127\.0\.0\.1:\d+/ ', line)
 
 def test_a_wrong_port_costs_one_line():
-    with _page_server() as server:
+    with page_server() as server:
         for port in (server.server_port, 70000):
             done = subprocess.run([COMMAND, '--no-browser', '--port', str(port)], capture_output=True, text=True, timeout=60)
             assert done.returncode == 1 and 'give another one' in done.stderr and done.stderr.count('\n') == 1
@@ -57,7 +57,7 @@ def test_a_wrong_port_costs_one_line():
 
 @pytest.fixture(scope='module')
 def address():
-    with _page_server() as server:
+    with page_server() as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f'http://127.0.0.1:{server.server_port}/'
         server.shutdown()

@@ -7,7 +7,8 @@ import pandas as pd
 
 from ecg_nbdev.calibration import fit_calibration
 from ecg_nbdev.core import CLASSES, whole_file
-from ecg_nbdev.evaluation import compare, draw_weights, evaluate
+from ecg_nbdev.evaluation import evaluate
+from ecg_nbdev.uncertainty import compare, draw_weights
 from ecg_nbdev.metrics import auroc, calibration_error, calibration_floor, f_score
 from ecg_nbdev.predictions import save_predictions
 from ecg_nbdev.thresholds import fit_thresholds

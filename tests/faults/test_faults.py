@@ -14,7 +14,7 @@ from ecg_nbdev.answers import answer_to, find_model
 from ecg_nbdev.cohort import scan
 from ecg_nbdev.core import UNFINISHED, CohortError, ECGError, hold_file
 from ecg_nbdev.records import write_record
-from ecg_nbdev.runs import synth_run
+from ecg_nbdev.simulated_set import synth_run
 
 BIN = Path(sys.executable).parent
 
@@ -104,7 +104,7 @@ def test_a_simulation_that_was_stopped_is_continued(tmp_path, monkeypatch):
         if record.id == 'S00004': raise KeyboardInterrupt
         return write_record(record, folder)
     with monkeypatch.context() as m:
-        m.setattr('ecg_nbdev.runs.write_record', stop)
+        m.setattr('ecg_nbdev.simulated_set.write_record', stop)
         with pytest.raises(KeyboardInterrupt): synth_run(folder, n=6)
     assert len(list(folder.glob('S*.hea'))) == 3 and mark.exists()
     with pytest.raises(CohortError, match='is not finished'): scan(folder)
