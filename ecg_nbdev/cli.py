@@ -178,13 +178,17 @@ def _answer_lines(row, predictor):
         yield f'  none of the {len(predictor.classes)} diagnoses reaches its threshold; the nearest:'
         yield from _class_lines(row, predictor, [row['nearest']])
 
+_SEEN = {'identical': 'the model was trained on this recording',
+         'alike': 'the model was trained on one like it (cut, filtered or resampled)'}
+
 def _as_table(rows, predictor):
     "For a person: the diagnoses in words with probability and threshold, and what there is to know beside them."
     for row in rows:
         yield f"{row['record']}  ({row['file']})"
         yield from _answer_lines(row, predictor)
-        for name in ('warnings', 'notes', 'seen'):
+        for name in ('warnings', 'notes'):
             if row.get(name): yield f'  {name}: {row[name]}'
+        if row['seen']: yield f"  seen: {_SEEN[row['seen']]}"
 
 _WRITERS = {'table': _as_table, 'json': _as_json, 'jsonl': _as_jsonl, 'csv': _as_csv}
 
@@ -234,7 +238,8 @@ def ecg_predict(
         answer = answer_to if Path(out).suffix else answer_parts
         answered, earlier = answer(out, paths, predictor, failures, told, cluster=cluster, model=model)
         _list_failures(failures, out)
-        print(f'{out}: {answered} recordings, {earlier} of them answered before; {len(failures)} not read')
+        before = f', {earlier} of them before' if earlier else ''
+        print(f'{out}: {answered} answered{before}; {len(failures)} not read')
     else:
         form = format or ('table' if sys.stdout.isatty() else 'json')
         rows = answer_rows(paths, predictor, failures, told, cluster=cluster, model=model)
@@ -286,7 +291,9 @@ def ecg_synth(
 ):
     "Write a simulated data set of 12-lead recordings with the nine diagnoses."
     from ecg_nbdev.runs import synth_run
+    if not 0 <= findings <= 1: raise ECGError(f'findings is {findings:g}: give a share, 0 to 1')
     synth_run(folder, n, seed, findings, True, cluster)
+    print(f'written: {folder}')
 
 # %% ../nbs/90_cli.ipynb #b7b28dd1
 @call_parse
