@@ -66,13 +66,17 @@ def _answer_lines(row, predictor):
         yield f'  none of the {len(predictor.classes)} diagnoses reaches its threshold; the nearest:'
         yield from _class_lines(row, predictor, [row['nearest']])
 
+_SEEN = {'identical': 'the model was trained on this recording',
+         'alike': 'the model was trained on one like it (cut, filtered or resampled)'}
+
 def _as_table(rows, predictor):
     "For a person: the diagnoses in words with probability and threshold, and what there is to know beside them."
     for row in rows:
         yield f"{row['record']}  ({row['file']})"
         yield from _answer_lines(row, predictor)
-        for name in ('warnings', 'notes', 'seen'):
+        for name in ('warnings', 'notes'):
             if row.get(name): yield f'  {name}: {row[name]}'
+        if row['seen']: yield f"  seen: {_SEEN[row['seen']]}"
 
 # %% ../nbs/88_answer_lines.ipynb #e173a139
 WRITERS = {'table': _as_table, 'json': _as_json, 'jsonl': _as_jsonl, 'csv': _as_csv}

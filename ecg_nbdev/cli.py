@@ -172,7 +172,8 @@ def ecg_predict(
         answer = answer_to if Path(out).suffix else answer_parts
         answered, earlier = answer(out, paths, predictor, failures, told, cluster=cluster, model=model)
         _list_failures(failures, out)
-        print(f'{out}: {answered} recordings, {earlier} of them answered before; {len(failures)} not read')
+        before = f', {earlier} of them before' if earlier else ''
+        print(f'{out}: {answered} answered{before}; {len(failures)} not read')
     else:
         form = format or ('table' if sys.stdout.isatty() else 'json')
         rows = answer_rows(paths, predictor, failures, told, cluster=cluster, model=model)
@@ -224,7 +225,9 @@ def ecg_synth(
 ):
     "Write a simulated data set of 12-lead recordings with the nine diagnoses."
     from ecg_nbdev.simulated_set import synth_run
+    if not 0 <= findings <= 1: raise ECGError(f'findings is {findings:g}: give a share, 0 to 1')
     synth_run(folder, n, seed, findings, True, cluster)
+    print(f'written: {folder}')
 
 # %% ../nbs/90_cli.ipynb #b7b28dd1
 @call_parse

@@ -120,6 +120,11 @@ def _level5(data, names):
 # %% ../nbs/08_containers.ipynb #4b96ebc8
 _LEVEL4 = {0: 'f8', 1: 'f4', 2: 'i4', 3: 'i2', 4: 'u2', 5: 'u1'}
 
+def _is_level4(head):
+    "Whether a file's first bytes may be those of a level 4 matrix; the format has no mark."
+    heads = [struct.unpack_from(order+'5i', head) for order in '<>' if len(head) >= 20]
+    return any(0 <= kind < 5000 and imaginary in (0, 1) and 0 < width < 100 for kind, _, _, imaginary, width in heads)
+
 def _level4(data, names):
     "Name → value of some variables of a level 4 file."
     at, found = 0, {}
@@ -194,9 +199,10 @@ def load_matlab(
     try:
         with open(path, 'rb') as f: head = f.read(128)
         if head.startswith(b'MATLAB 7.3'): return _level73(path, names)
-        read = _level5 if head.startswith(b'MATLAB 5.0') else _level4
-        return read(path.read_bytes(), names)
+        if head.startswith(b'MATLAB 5.0'): return _level5(path.read_bytes(), names)
+        if _is_level4(head): return _level4(path.read_bytes(), names)
     except RecordError: raise
     except Exception as e: # scipy and h5py each have their own errors for each kind of damage
         why = ' '.join(str(e).split())[:160]
         raise RecordError(path, f'is no readable MATLAB file ({why}): copy it again') from e
+    raise RecordError(path, 'is no MATLAB file, whatever its name: copy it again, or give a recording')

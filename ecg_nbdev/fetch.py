@@ -160,7 +160,7 @@ def fetch_dataset(
 
     Raises CohortError for an unknown name, for a server that does not answer, for a folder that can't be written to,
     and where some files are still missing in the end; those that came are kept."""
-    if name not in DATASETS: raise CohortError(f'{name}: no such data set: {", ".join(DATASETS)}')
+    if name not in DATASETS: raise CohortError(f'{name}: no such data set: give {", ".join(DATASETS)}')
     folder, under = Path(folder), DATASETS[name]
     files = _files_of(host, under)
     _tidy(folder, files)

@@ -19,7 +19,7 @@ from .parallel import with_bar
 from .predictor import Predictor
 from .quality import check_quality
 from .answers import model_identity, file_stamp, find_model
-from .stream import PART, Stream, cut_stream, open_stream, stream_of
+from .stream import PART, Stream, cut_stream, open_stream, stream_of, window_steps
 from .windows import enough_samples
 
 # %% ../nbs/85_holter.ipynb #f8df5119
@@ -60,7 +60,7 @@ def _rows(predictor, windows, stream):
 
 def _parts(stream, predictor, stride, part=0):
     "Answers in lists of `PART`, from a part on."
-    cut = cut_stream(stream, predictor.preparation, predictor.seconds, stride or predictor.stride, part)
+    cut = cut_stream(stream, predictor.preparation, predictor.seconds, predictor.stride if stride is None else stride, part)
     return (list(_rows(predictor, windows, stream)) for windows in cut)
 
 # %% ../nbs/85_holter.ipynb #d51d3f4f
@@ -125,7 +125,7 @@ def find_episodes(
     point=None, # the model's operating point, for hysteresis; labels alone decide where not given
     classes=CLASSES, # which classes
     bridge:float=30., # s, gaps up to this are bridged
-    least:float=30., # s, shorter episodes are dropped
+    least:float=30., # s, shorter episodes are dropped, but for one that lasts as long as the recording
     brief=('PAC', 'PVC'), # classes of single beats: no least duration, no hysteresis
     stay:float=2., # log odds below the threshold down to which an episode lasts
     clock:float|None=None, # when the recording begins, s after midnight
@@ -133,6 +133,7 @@ def find_episodes(
     "Windows merged into episodes, in the order of their beginning."
     classes, start, end = tuple(classes), windows.start.to_numpy(), windows.end.to_numpy()
     margin = _evidence(windows, classes, point)
+    if len(windows): least = min(least, end.max()-start.min())
     found = []
     for k, name in enumerate(classes):
         lasts, shortest = (0, 0) if name in brief else (stay, least)
@@ -257,19 +258,19 @@ def plot_timeline(
 WINDOW_ENDINGS = 'csv', 'jsonl', 'parquet'
 
 def _n_parts(stream, predictor, stride):
-    "Parts that a stream of known length has, for the progress bar."
-    step = stride or predictor.stride or predictor.seconds
-    return max(1, math.ceil(stream.n/stream.fs/(step*PART)))
+    "Parts that a stream of known length has, for the progress bar; raises `ECGError` for a stride that leaves gaps."
+    _, step = window_steps(predictor.preparation.fs, predictor.seconds, predictor.stride if stride is None else stride)
+    return max(1, math.ceil(stream.n/stream.fs*predictor.preparation.fs/(step*PART)))
 
 # %% ../nbs/85_holter.ipynb #a8774868
-def _journalled(stream, predictor, stride, journal, show):
+def _journalled(stream, predictor, stride, journal, n_parts, show):
     "All windows of a stream; those that the journal holds are not answered again."
     about = [model_identity(predictor), *file_stamp(stream.path), stream.names, stride]
     earlier = [part for part in read_journal(journal, about) if len(part) == PART] # answered in full
     rest = _parts(stream, predictor, stride, len(earlier))
     with journal.open('w', encoding='utf-8') as f:
         put_down(f, about, *earlier)
-        for part in with_bar(rest, _n_parts(stream, predictor, stride)-len(earlier), show):
+        for part in with_bar(rest, n_parts-len(earlier), show):
             put_down(f, part)
             earlier.append(part)
     return pd.DataFrame([row for part in earlier for row in part])
@@ -296,9 +297,10 @@ def holter_run(
     import matplotlib.pyplot as plt
     if form not in WINDOW_ENDINGS: raise ECGError(f"no format '{form}': write one of {', '.join(WINDOW_ENDINGS)}")
     out, stream, predictor = Path(out), open_stream(path, leads), find_model(model)
+    n_parts = _n_parts(stream, predictor, stride)
     out.mkdir(parents=True, exist_ok=True)
     journal, point = out/'.windows.journal', predictor.thresholds
-    windows = _journalled(stream, predictor, stride, journal, show)
+    windows = _journalled(stream, predictor, stride, journal, n_parts, show)
     episodes = find_episodes(windows, point, predictor.classes, clock=stream.clock, **rules)
     write_table(windows, out/f'windows.{form}', float_format='%.4f')
     write_table(episodes, out/'episodes.csv', float_format='%.4f')
@@ -310,7 +312,9 @@ def holter_run(
 
 # %% ../nbs/85_holter.ipynb #12845435
 def _burden_lines(burden):
-    "A line per class that has episodes."
+    "A line per class that has episodes, below a line with the names of the columns."
+    if not burden.episodes.any(): yield '  no episode: no diagnosis reached its threshold for long enough'
+    else: yield f"  {'':<13} {'episodes':>8} {'in all':>13} {'share':>7}"
     for name, row in burden[burden.episodes > 0].iterrows():
         longest = f'   the longest {duration_text(row.longest)}' if row.episodes > 1 else ''
         yield f'  {name:<13} {row.episodes:>8.0f} {duration_text(row.seconds):>13} {row.share:>7.1%}{longest}'
@@ -331,7 +335,7 @@ def holter_text(
     "What a recording shows, for a person: how long each class lasted, and the episodes of all but Normal."
     told = episodes[episodes.episode != 'Normal']
     listed = told.nlargest(most, 'seconds').sort_values('start')
-    lines = [_heading(stream), *_lead_lines(stream), '', f"  {'':<13} {'episodes':>8} {'in all':>13} {'share':>7}"]
+    lines = [_heading(stream), *_lead_lines(stream), '']
     lines += [*_burden_lines(episode_burden(episodes, windows, classes)), '']
     lines += [f"  {e['from']:<11} to {e['to']:<11} {e.episode:<13} {duration_text(e.seconds):>13}"
               +(f'   probability {e["mean"]:.2f}' if e.episode != UNREADABLE else '') for _, e in listed.iterrows()]

@@ -11,6 +11,7 @@ __all__ = ['predict_records', 'RecordMetric', 'AugmentBatches', 'BestEpoch', 'Av
 # %% ../nbs/51_learner.ipynb #feabc50c
 import copy, random, sys, warnings
 from contextlib import contextmanager
+from functools import partial
 import numpy as np
 import pandas as pd
 import torch
@@ -258,11 +259,19 @@ def ecg_learner(
                       metrics=[RecordMetric(macro_auroc)], cbs=[*own, *cbs])
 
 # %% ../nbs/51_learner.ipynb #a7dd80b7
+def _say_epoch(learn, values):
+    "A line for an epoch, each value with its name."
+    said = (f'{v:.4f}' if isinstance(v, float) else v for v in values)
+    print(', '.join(f'{name} {v}' for name, v in zip(learn.recorder.metric_names, said)), flush=True)
+
 @contextmanager
 def _plain_lines(learn, on):
     "In a log file or a pipe, the table's lines without a bar that is drawn over again and again."
     if on and not IN_NOTEBOOK and not sys.stdout.isatty():
-        with learn.no_bar(): yield
+        with learn.no_bar():
+            before, learn.logger = learn.logger, partial(_say_epoch, learn)
+            try: yield
+            finally: learn.logger = before
     else: yield
 
 # %% ../nbs/51_learner.ipynb #911efbaf

@@ -213,7 +213,7 @@ def _amplitude(m):
                         f'stays within {1000*largest:.1f} µV: flat, or volts taken for millivolts?', True)]
     if largest < QUALITY_LIMITS['small']:
         return [Fault('small', (), largest, QUALITY_LIMITS['small'], f'reaches {largest:.2f} mV only: check its unit')]
-    return _per_lead(m, 'large', reach, '{leads} reach {value:.1f} mV: check the unit or the gain')
+    return _per_lead(m, 'large', reach, 'up to {value:.1f} mV in {leads}: check the unit or the gain')
 
 # %% ../nbs/23_quality.ipynb #22320cba
 def _no_qrs(m):

@@ -207,8 +207,9 @@ def _header_of(path):
         if (header := path.with_suffix(suffix)).is_file(): return header
 
 def _is_signal(path):
-    "Whether an existing file may be the signal of the header beside it."
-    return path.suffix.lower() == '.mat' or path.suffix.lower() not in (*READERS, *ENDINGS)
+    "Whether an existing file may be the signal of the header beside it; a picture of it may not."
+    suffix = path.suffix.lower()
+    return suffix == '.mat' or suffix not in (*READERS, *ENDINGS, '.png', '.jpg', '.jpeg', '.pdf', '.html')
 
 # %% ../nbs/10_records.ipynb #db80a89a
 def find_record(

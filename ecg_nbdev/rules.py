@@ -134,6 +134,7 @@ LISTS = files('ecg_nbdev')/'data'/'classes' # the lists that come with the packa
 def _csv_rows(path):
     "The rows of a CSV file as dicts of stripped texts; raises CohortError for a file that is no table."
     try: rows = list(csv.DictReader(Path(str(path)).read_text(encoding='utf-8-sig').splitlines()))
+    except FileNotFoundError: raise CohortError(f'{path}: there is no such file: check the path') from None
     except (OSError, ValueError, csv.Error) as e:
         raise CohortError(f"{path}: can't be read as a table ({e}): give a CSV file") from None
     if not rows: raise CohortError(f'{path}: holds no rows: give a CSV file with a line of column names and rows')

@@ -15,7 +15,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np
-from .core import LEADS, Record, RecordError, lead_name
+from .core import ECGError, LEADS, Record, RecordError, lead_name
 from .kinds import find_format
 from .headers import MILLIVOLTS, check_signal, read_header, signal_files, signal_size
 from .records import check_rate, find_record, from_two, naming, read_record
@@ -253,8 +253,8 @@ class _Buffer:
     def _checked(self, block):
         "Refuse a block of another shape."
         if block.ndim == 2 and len(block) == len(self.stream.names): return np.where(np.isinf(block), np.nan, block)
-        raise RecordError(self.stream.path or self.stream.id, f'a block has shape {block.shape}, '
-                          f'not ({len(self.stream.names)}, samples): give one row per lead')
+        raise RecordError(self.stream.path or self.stream.id, f'gives {len(block)} rows of samples '
+                          f'and {len(self.stream.names)} leads are named: name every row (--leads I,II,…)')
 
     def read(self, first, last):
         "Samples `first` to `last`, fewer where the stream ends; what is before them is forgotten."
@@ -334,6 +334,16 @@ def _windows_of(stream, x, first, y, cut, starts, places):
                      _on_twelve(y[:, start-zero:start-zero+cut.size], places))
 
 # %% ../nbs/84a_stream.ipynb #32122582
+def window_steps(
+    fs:float, # Hz, of the prepared signals
+    seconds:float, # length of a window
+    stride:float|None, # s from window to window; `seconds` where not given
+)->tuple: # samples of a window, and from window to window
+    "Raises `ECGError` for a stride that leaves gaps."
+    size, step = round(seconds*fs), round((seconds if stride is None else stride)*fs)
+    if not 1 <= step <= size: raise ECGError(f'stride is {stride:g} s: give more than 0 and at most {seconds:g}, or there are gaps')
+    return size, step
+
 def cut_stream(
     stream:Stream,
     prepare:Preparation, # filter and sampling rate
@@ -341,9 +351,8 @@ def cut_stream(
     stride:float|None=None, # seconds from window to window; `seconds` where not given
     part:int=0, # begin with this part of `PART` windows
 ): # generator of lists of `Window`, `PART` in each but the last one
-    "The windows of a stream, prepared; raises ValueError for a stride that leaves gaps."
-    size, step = round(seconds*prepare.fs), round((stride or seconds)*prepare.fs)
-    if not 1 <= step <= size: raise ValueError(f'a stride of {stride} s on windows of {seconds} s leaves gaps')
+    "The windows of a stream, prepared; raises ECGError for a stride that leaves gaps."
+    size, step = window_steps(prepare.fs, seconds, stride)
     cut = _Cut(Fraction(prepare.fs/stream.fs).limit_denominator(1000), size, step)
     complete, places = _complete(stream)
     buffer, over = _Buffer(stream, cut.span(part, stream.fs)[0]), False

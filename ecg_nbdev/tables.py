@@ -49,7 +49,7 @@ def _names_of(path, names, n, told):
         raise RecordError(path, f'has {n} columns and {len(told.leads)} leads were given: name every column')
     if any(map(lead_of, names)): return names
     usual = {len(LEADS): LEADS, len(EIGHT): EIGHT}.get(n)
-    if not usual: raise RecordError(path, f'has {n} columns without names of leads: give leads=("I", "II", …)')
+    if not usual: raise RecordError(path, f'has {n} columns without names of leads: give leads=("I", "II", …) (--leads I,II,…)')
     say_assumed(path, f'names no leads, its {n} columns are taken for {", ".join(usual)}')
     return list(usual)
 

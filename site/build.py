@@ -32,6 +32,7 @@ TOOLS = ('nbdev', 'fastcore', 'execnb', 'smalldocs', 'nbconvert')
 START = ('index.ipynb', 'gallery.ipynb', 'tutorials/quickstart.ipynb', 'tutorials/your_own_data.ipynb',
          'guide/model_card.ipynb')
 FOLDERS = {'guide': 'Guide', 'tutorials': 'Tutorials', 'results': 'Results', 'explore': 'Explore'}
+LANGUAGES = ('_vi',)  # how the names of translated pages end
 FLOORS = {  # what a library notebook's number begins with → title; the first one that fits, so the simulator is first
     '00[a-d]_|01_': 'Simulator', '0': 'Foundations', '1': 'Recordings', '2': 'Windows and signals', '3': 'Loading',
     '4': 'Models', '5': 'Training and metrics', '6': 'Decisions and scores', '7': 'Reports', '8': 'Saving and scaling',
@@ -59,8 +60,11 @@ def sources(top):
     files = (p for p in sorted(top.rglob('*')) if p.suffix in SUFFIXES)
     return [p for p in files if not any(part.startswith('.') for part in p.relative_to(top).parts)]
 
+def translated(nb): return nb.stem.endswith(LANGUAGES)
+
 def pages():
-    found = (p.relative_to(NBS) for p in sources(NBS) if p.suffix == '.ipynb')
+    "By path, but translations after the pages that they translate."
+    found = sorted((p.relative_to(NBS) for p in sources(NBS) if p.suffix == '.ipynb'), key=translated)
     return [Page(PurePosixPath(p.as_posix()), PurePosixPath(plain(p.as_posix()))) for p in found]
 
 def floor(nb):
@@ -77,7 +81,7 @@ def section_contents(name, nbs):
     return [{'section': title, 'contents': [nb for nb in nbs if floor(nb) == title]} for title in titles]
 
 def sidebar(pages):
-    "The sidebar as Quarto reads it: sections in a fixed order, pages by file name within each, library pages by floor."
+    "As Quarto reads it: sections in a fixed order, pages by file name, translations last, library pages by floor."
     order = ('Get started', *FOLDERS.values(), 'Library floors')
     others = sorted({p.section for p in pages}-set(order))
     nbs = {name: [str(p.nb) for p in pages if p.section == name] for name in (*order, *others)}
@@ -260,13 +264,14 @@ def of_folder(folder, staged):
     return [(page, nb) for page, nb in staged.items() if page.nb.parts[:-1] == (folder,)]
 
 def gallery(folder, staged):
-    "Cards for every page of a folder, those with a picture first."
-    cards = sorted((card(page, nb) for page, nb in of_folder(folder, staged)), key=lambda c: 'nb-card-figure' not in c)
+    "Cards for every page of a folder, those with a picture first and translations last."
+    cards = [(translated(page.nb), card(page, nb)) for page, nb in of_folder(folder, staged)]
+    cards = [c for _, c in sorted(cards, key=lambda c: (c[0], 'nb-card-figure' not in c[1]))]
     return in_html(f'### {FOLDERS[folder]}', cards) if cards else ''
 
 def picture_gallery(folder, staged):
     "Cards for the figures of every page of a folder."
-    cards = [c for page, nb in of_folder(folder, staged) for c in pictures(page, nb)]
+    cards = [c for page, nb in of_folder(folder, staged) if not translated(page.nb) for c in pictures(page, nb)]
     return in_html(f'## {FOLDERS[folder]}', cards) if cards else ''
 
 def in_html(title, cards):

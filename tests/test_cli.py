@@ -12,6 +12,7 @@ import pytest
 
 from ecg_nbdev.calibration import Calibration
 from ecg_nbdev.core import CLASSES
+from ecg_nbdev.records import SAMPLE
 
 BIN = Path(sys.executable).parent
 ECG_DATA = os.environ.get('ECG_DATA')
@@ -62,6 +63,8 @@ def test_training_writes_all_it_promises(trained):
     assert predictions.record.is_unique and set(predictions.role) == {'train', 'valid', 'test'}
     assert metrics['n_records'] == (predictions.role == 'test').sum()
     assert f"{metrics['n_records']} test recordings: macro AUROC {metrics['macro_auroc']:.3f}" in done.stdout
+    epochs = [line.rsplit(',', 1)[0] for line in done.stdout.splitlines() if line.startswith('epoch ')] # without the time
+    assert epochs == [', '.join(f'{c} {row[c]:.4f}' if c != 'epoch' else f'epoch {i}' for c in history) for i, row in history.iterrows()]
 
 
 @pytest.mark.nightly
@@ -166,7 +169,9 @@ def test_the_shipped_model_predicts_without_a_model_named(trained):
     ('ecg-evaluate', ('--test-path', '/nowhere/at/all'), '/nowhere/at/all'),
     ('ecg-evaluate', ('--test-path', '/nowhere/at/all', '--model', '/no/model'), '/no/model'),
     ('ecg-predict', ('/nowhere.hea',), '/nowhere.hea'),
-    ('ecg-fetch', ('nothing', '/nowhere'), 'cpsc2018, cpsc-extra'),
+    ('ecg-fetch', ('nothing', '/nowhere'), 'give cpsc2018, cpsc-extra'),
+    ('ecg-synth', ('/nowhere', '--findings', 2), 'findings is 2: give a share, 0 to 1'),
+    ('ecg-holter', (SAMPLE, '--out', '/nowhere', '--stride', 0), 'stride is 0 s: give more than 0 and at most 10'),
     ('ecg-fetch', ('cpsc2018', '/nowhere', '--host', 'http://127.0.0.1:9'), 'http://127.0.0.1:9'),
 ])
 def test_a_mistake_is_one_line_and_status_one(command, args, says, tmp_path):

@@ -130,7 +130,7 @@ def test_a_stopped_run_is_continued(folder, tmp_path):
     assert not out.exists()
     before = journal.read_bytes().count(b'\n')-1
     done = predict(many, '--out', out, status=1)
-    assert f'120 recordings, {before} of them answered before; 1 not read' in done.stdout
+    assert f'120 answered, {before} of them before; 1 not read' in done.stdout
     assert pd.read_parquet(out).record.tolist() == [f'R{i:03d}' for i in range(120)] and not journal.exists()
     assert pd.read_csv(tmp_path/'answers.skipped.csv').path.tolist() == [str(many/'no.hea')]
 

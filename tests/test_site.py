@@ -82,6 +82,8 @@ def test_a_new_notebook_finds_its_place():
     assert sections == ['Library floors', 'Library floors', 'Explore', 'Get started', 'Guide', 'Get started']
     titles = [s['section'] for s in build.sidebar(new)['website']['sidebar']['contents']]
     assert titles == ['Get started', 'Guide', 'Explore', 'Library floors']
+    tutorials = [str(p.nb) for p in build.pages() if p.section == 'Tutorials']
+    assert tutorials[-1] == 'tutorials/quickstart_vi.ipynb' and tutorials[:-1] == sorted(tutorials[:-1])
 
 @pytest.mark.parametrize('nb', [p.nb for p in build.pages()], ids=str)
 def test_a_title_cell_holds_the_title_alone(nb):
