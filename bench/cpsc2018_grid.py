@@ -5,7 +5,7 @@ folds: one reports, the next one chooses epoch, calibration and thresholds, of t
   none             from new weights; the choosing fold picks the best epoch, small sets get more epochs
   simulated        the same with weights that have learned from the stream of simulated recordings
   shipped-recipe   simulated ones mixed with the real ones, last weights averaged with those before, as the model that
-                   ships (which is distilled from three before)
+                   ships (which is distilled before)
 A smaller set of recordings is part of the next larger one. Each fold of a cell is kept with its network, in
 runs/cpsc2018/grid. `--part 0/2` takes every second cell, beside a process with 1/2. Other folders (`--others`, such as
 Georgia, PTB-XL, Chapman and Ningbo) are scored by the networks of all folds, unknown entries left out. What it costs is

@@ -19,7 +19,7 @@ def about(store, evaluation):
     found, counts = evaluation.to_dict(), store.index.source.value_counts()
     kept = ('per_class', 'three_ways', 'none_of_the_classes', 'intervals')
     return {
-        'name': 'The model that ships with ecg_nbdev', 'arch': 'crnn, distilled from three', 'seed': list(SEEDS),
+        'name': 'The model that ships with ecg_nbdev', 'arch': 'crnn, distilled from three and a forest', 'seed': list(SEEDS),
         'data': 'simulated recordings, then '+', '.join(f'{n} of {source}' for source, n in counts.items()),
         'scored_on': f'{len(evaluation)} labelled real recordings by {FOLDS}-fold cross-validation of the same recipe, '
                      f'{found["n_unknown"]} unknown labels left out; calibration and thresholds of each fold come from '

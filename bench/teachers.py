@@ -1,0 +1,73 @@
+"""What the student of the shipped model learns from, scored on the real recordings before any of them trains a network.
+
+    python bench/teachers.py     once `make pretrained` has made networks and features (runs/pretrained, runs/stream)
+
+The three networks, the forest on hand-made features, both together at several weights of the forest (the mean of their
+logits), and the students: one of the networks alone, one of both. All have learned from simulated recordings only;
+unknown entries are left out, intervals by a bootstrap over patients. No calibration: the probabilities are as they come.
+Table: bench/results/teachers.csv.
+"""
+import argparse
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load_file
+from scipy.signal import resample_poly
+
+from baselines import RESULTS, Real, forest, kept, scored
+from ecg_nbdev.core import whole_file
+from ecg_nbdev.data import WindowDL
+from ecg_nbdev.labels import label_states
+from ecg_nbdev.learner import predict_records
+from ecg_nbdev.models import Ensemble
+from ecg_nbdev.parallel import keep_memory
+from features import FS as FEATURES_FS, measure
+from real import data_folder
+from shipped.forest import FOREST, features
+from shipped.networks import HOW, RUNS, SEEDS, distilled, new_network, simulation_only
+from shipped.stream import FS, stream
+
+WEIGHTS = (.2, .35, .5)  # of the forest
+
+
+def logit(p):
+    p = np.clip(p, 1e-4, 1-1e-4)
+    return np.log(p/(1-p))
+
+def said(model, real): return predict_records(model, WindowDL(real.windows, bs=128), HOW)
+
+def forest_said(real):
+    "What the forest says of the real recordings, (n, 9)."
+    def make():
+        signals = (real.store.signal(i) for i in range(len(real)))
+        found = pd.DataFrame([measure(resample_poly(np.nan_to_num(s), FEATURES_FS, FS, axis=1)) for s in signals])
+        truth, known = label_states(pd.concat([stream(i).index for i in FOREST]))
+        return forest(np.concatenate([features(i) for i in FOREST]), truth, known, found.to_numpy(np.float32))
+    return kept(RUNS/f'forest-{real.mark()}.npz', make)
+
+def rows(real, without):
+    "Name of a row → probabilities (n, 9)."
+    networks, trees = said(Ensemble([simulation_only(s) for s in SEEDS]), real), forest_said(real)
+    found = {'three networks': networks, 'forest': trees}
+    for w in WEIGHTS:
+        found[f'both, {w:g} of the forest'] = 1/(1+np.exp(-(1-w)*logit(networks)-w*logit(trees)))
+    if without:
+        model = new_network()
+        model.load_state_dict(load_file(without))
+        found['student of the three networks'] = said(model.eval(), real)
+    return found | {'student of both': said(distilled(), real)}
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--data', help='folder of real recordings; else ECG_DATA')
+    parser.add_argument('--without', help='weights of a student that learned from the networks alone, to compare with')
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    keep_memory()
+    real = Real(data_folder(args.data))
+    table = pd.DataFrame([{'row': name, **scored(real, p)} for name, p in rows(real, args.without).items()])
+    with whole_file(RESULTS/'teachers.csv') as f: table.to_csv(f, index=False, float_format='%.4f')
+    print(table.round(3).to_string(index=False))
+
+if __name__ == '__main__': main()
