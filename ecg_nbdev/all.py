@@ -12,6 +12,7 @@ from .sim.signs import *
 from .sim.patient import *
 from .sim.synth import *
 from .figures import *
+from .layouts import *
 from .plots import *
 from .charts import *
 from .parallel import *

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from .core import LEADS, ECGError, Record
 from .figures import COLORS, styled
-from .plots import record_title, fold_rows, lay_out, plot_ecg
+from .plots import record_title, plot_ecg
+from .layouts import fold_rows, lay_out
 
 # %% ../nbs/72_explain.ipynb #aa0a03df
 def probability_drop(

@@ -19,7 +19,8 @@ from .answers import find_model, read_noted, recordings_of
 from .core import LEADS, ECGError, Record, whole_file
 from .figures import COLORS, save_figure, styled
 from .measurements import BEFORE, FS
-from .plots import PAPERS, fold_rows, lay_out, plot_ecg
+from .plots import PAPERS, plot_ecg
+from .layouts import fold_rows, lay_out
 from .predictor import Predictor
 from .reasons import RecordReport, report_record
 from .report import slim_svg
