@@ -3,7 +3,7 @@
     python bench/teachers.py     once `make pretrained` has made networks and features (runs/pretrained, runs/stream)
 
 The three networks, the forest on hand-made features, both together at several weights of the forest (the mean of their
-logits), and the students: one of the networks alone, one of both. All have learned from simulated recordings only;
+logits), and the students: one of the networks alone (trained here where it is not kept), one of both. All have learned from simulated recordings only;
 unknown entries are left out, intervals by a bootstrap over patients. No calibration: the probabilities are as they come.
 Table: bench/results/teachers.csv.
 """
@@ -12,7 +12,6 @@ import argparse
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file
 from scipy.signal import resample_poly
 
 from baselines import RESULTS, Real, forest, kept, scored
@@ -25,7 +24,7 @@ from ecg_nbdev.parallel import keep_memory
 from features import FS as FEATURES_FS, measure
 from real import data_folder
 from shipped.forest import FOREST, features
-from shipped.networks import HOW, RUNS, SEEDS, distilled, new_network, simulation_only
+from shipped.networks import HOW, RUNS, SEEDS, distilled, simulation_only
 from shipped.stream import FS, stream
 
 WEIGHTS = (.2, .35, .5)  # of the forest
@@ -46,27 +45,23 @@ def forest_said(real):
         return forest(np.concatenate([features(i) for i in FOREST]), truth, known, found.to_numpy(np.float32))
     return kept(RUNS/f'forest-{real.mark()}.npz', make)
 
-def rows(real, without):
+def rows(real):
     "Name of a row → probabilities (n, 9)."
     networks, trees = said(Ensemble([simulation_only(s) for s in SEEDS]), real), forest_said(real)
     found = {'three networks': networks, 'forest': trees}
     for w in WEIGHTS:
         found[f'both, {w:g} of the forest'] = 1/(1+np.exp(-(1-w)*logit(networks)-w*logit(trees)))
-    if without:
-        model = new_network()
-        model.load_state_dict(load_file(without))
-        found['student of the three networks'] = said(model.eval(), real)
-    return found | {'student of both': said(distilled(), real)}
+    students = {'student of the three networks': distilled(trust=1), 'student of both': distilled()}
+    return found | {name: said(model, real) for name, model in students.items()}
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--data', help='folder of real recordings; else ECG_DATA')
-    parser.add_argument('--without', help='weights of a student that learned from the networks alone, to compare with')
     args = parser.parse_args()
     torch.set_num_threads(1)
     keep_memory()
     real = Real(data_folder(args.data))
-    table = pd.DataFrame([{'row': name, **scored(real, p)} for name, p in rows(real, args.without).items()])
+    table = pd.DataFrame([{'row': name, **scored(real, p)} for name, p in rows(real).items()])
     with whole_file(RESULTS/'teachers.csv') as f: table.to_csv(f, index=False, float_format='%.4f')
     print(table.round(3).to_string(index=False))
 

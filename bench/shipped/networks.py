@@ -58,14 +58,15 @@ def simulation_only(seed):
     "The network that has seen simulated recordings only."
     return kept(RUNS/f'pretrained-{seed}.safetensors', lambda: logged(seed, EPOCHS, seed=seed, **NETWORK))
 
-def distilled():
+def distilled(trust=TRUST):
     "One network that has learned from what the three and a forest say together; it begins as the first of them."
+    name = ONE if trust == TRUST else f'{ONE}-trust-{trust:g}'
     def train():
         three = [simulation_only(seed) for seed in SEEDS]
         forest_answers()  # before another process asks for them
-        return logged(ONE, len(STUDENT), answered_stream, seed=9, lr=1e-3, targets=forest_targets, trust=TRUST,
+        return logged(name, len(STUDENT), answered_stream, seed=9, lr=1e-3, targets=forest_targets, trust=trust,
                       teacher=Ensemble(three), model=simulation_only(SEEDS[0]))
-    return kept(RUNS/f'{ONE}.safetensors', train)
+    return kept(RUNS/f'{name}.safetensors', train)
 
 def before_tuning(name): return distilled() if name == ONE else simulation_only(name)
 
