@@ -20,7 +20,8 @@ import pandas as pd
 from ecg_nbdev.core import (CLASSES, LEADS, UNFINISHED, CohortError, RecordError, StoreError, printable, whole_file,
     write_sheet)
 from .formats import ENDINGS, is_recording
-from .records import READERS, check_rate, check_signal, naming, read_header, read_record
+from .records import READERS, check_rate, naming, read_record
+from .headers import check_signal, read_header
 from .marks import record_mark
 from .parallel import in_order, with_bar
 from .rules import dx_items, label_rules
