@@ -13,10 +13,11 @@ import pandas as pd
 
 from ecg_nbdev.cohort import scan
 from ecg_nbdev.core import CohortError, whole_file
+from ecg_nbdev.filters import resample
 from ecg_nbdev.fingerprint import ALIKE, Fingerprints, beat_trace, fingerprint
 from ecg_nbdev.marks import sample_mark
 from ecg_nbdev.records import read_record
-from ecg_nbdev.signal import bandpass, resample
+from ecg_nbdev.signal import bandpass
 from ecg_nbdev.sim.synth import simulate_cohort
 from real import data_folder
 

@@ -17,6 +17,7 @@ from .plots import *
 from .charts import *
 from .parallel import *
 from .headers import *
+from .filters import *
 from .records import *
 from .simulated_set import *
 from .labels import *

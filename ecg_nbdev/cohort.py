@@ -8,7 +8,6 @@ Docs: https://ecg-nbdev.github.io/ecg_nbdev/cohort.html.md"""
 __all__ = ['Cohort', 'scan', 'join_cohorts']
 
 # %% ../nbs/12_cohort.ipynb #930141ab
-from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -20,8 +19,10 @@ import pandas as pd
 from ecg_nbdev.core import (CLASSES, LEADS, UNFINISHED, CohortError, RecordError, StoreError, printable, whole_file,
     write_sheet)
 from .formats import ENDINGS, is_recording
-from .records import READERS, check_rate, check_signal, naming, read_header, read_record
+from .records import READERS, check_rate, naming, read_record
+from .headers import check_signal, read_header
 from .marks import record_mark
+from .duplicates import DUPLICATE_COLUMNS, add_digests, join_twins, settle_names
 from .parallel import in_order, with_bar
 from .rules import dx_items, label_rules
 from .labels import cpsc2018_label_order, read_metadata, read_ptbxl, read_reference, split_labels
@@ -123,72 +124,7 @@ def _table_row(row, path, root, reference, rules):
     return dict(row, path=str(path), patient=row['patient'] or row['id'], labels=';'.join(labels),
                 unknown=';'.join(unknown), source=source, other=other)
 
-# %% ../nbs/12_cohort.ipynb #7ec9baa6
-def _groups(rows, key):
-    "Rows that have the same `key`, where there are several."
-    groups = defaultdict(list)
-    for row in rows: groups[row[key]].append(row)
-    return [group for group in groups.values() if len(group) > 1]
-
-# %% ../nbs/12_cohort.ipynb #6604e72e
-def _add_digests(rows, failed):
-    "Read the signals of rows that may be duplicates; returns the rows that could be read."
-    suspects = {id(row): row for key in ('id', 'marks') for group in _groups(rows, key) for row in group}
-    for row in suspects.values():
-        if row['digest']: continue
-        try: row['digest'] = record_mark(read_record(row['path'], missing='nan'))
-        except RecordError as e: failed(e); row['digest'] = 'unread'
-    return [row for row in rows if row['digest'] != 'unread']
-
-# %% ../nbs/12_cohort.ipynb #b87c124f
-def _note(row, kept, case): return dict(id=row['id'], path=row['path'], same_as=kept['path'], case=case)
-
-# %% ../nbs/12_cohort.ipynb #cc342c0e
-def _copies(group):
-    "Of rows with one name: the first with each signal, and pairs of a copy and the row that is kept for it."
-    kept, copies = {}, []
-    for row in sorted(group, key=lambda r: (not r['labels'], r['path'])):
-        first = kept.setdefault(row['digest'], row)
-        if first is not row: copies.append((row, first))
-    return list(kept.values()), copies
-
-# %% ../nbs/12_cohort.ipynb #be411ed4
-def _rename(row, root):
-    "Give a namesake its path as its name."
-    name = '-'.join(Path(row['path']).relative_to(root).with_suffix('').parts)
-    row.update(id=name, patient=name if row['patient'] == row['id'] else row['patient'])
-
-# %% ../nbs/12_cohort.ipynb #74ff50a4
-def _settle_names(rows, root):
-    "Rows without copies, sorted by a name of their own; and the copies and namesakes found."
-    found, dropped = [], set()
-    for group in _groups(rows, 'id'):
-        namesakes, copies = _copies(group)
-        found += [_note(row, first, 'copy') for row, first in copies]
-        dropped |= {id(row) for row, _ in copies}
-        found += [_note(row, namesakes[0], 'namesake') for row in namesakes[1:]]
-        for row in namesakes if len(namesakes) > 1 else (): _rename(row, root)
-    return sorted((row for row in rows if id(row) not in dropped), key=lambda r: r['id']), found
-
-# %% ../nbs/12_cohort.ipynb #72353038
-def _join_twins(rows):
-    "Rows with one of each twins, whose patients become one, however many pairs tie them together; and the twins found."
-    found, dropped, same_patient = [], set(), {}
-    def whole(patient):
-        while patient in same_patient: patient = same_patient[patient]
-        return patient
-    for group in _groups([row for row in rows if row['digest']], 'digest'):
-        kept, *others = sorted(group, key=lambda r: not r['labels'])
-        for row in others:
-            found.append(_note(row, kept, 'twin'))
-            dropped.add(id(row))
-            one, other = whole(kept['patient']), whole(row['patient'])
-            if one != other: same_patient[other] = one
-    for row in rows: row['patient'] = whole(row['patient'])
-    return [row for row in rows if id(row) not in dropped], found
-
 # %% ../nbs/12_cohort.ipynb #743a0948
-_FOUND = ['id', 'path', 'same_as', 'case']
 COLUMNS = ['id', 'patient', 'path', 'fs', 'n_samples', 'age', 'sex', 'labels', 'unknown', 'source', 'dx', 'other']
 
 # %% ../nbs/12_cohort.ipynb #7f5bfc26
@@ -308,7 +244,8 @@ def _stored_cohort(root, rules):
         table = _table(index)
     except (OSError, LookupError, TypeError, ValueError, AttributeError) as e:
         raise StoreError(f'{root}: is damaged ({e}): pack it again with ecg-ingest') from e
-    return Cohort(root, table, skipped, pd.DataFrame(columns=_FOUND), rules.classes, store=root if fs else None)
+    none = pd.DataFrame(columns=DUPLICATE_COLUMNS)
+    return Cohort(root, table, skipped, none, rules.classes, store=root if fs else None)
 
 # %% ../nbs/12_cohort.ipynb #af9690d2
 def scan(
@@ -330,13 +267,13 @@ def scan(
     references = _references(root, {path.parent for path in paths})
     rows = _usable_rows(paths, root, references, rules, failed, progress)
     unread = _unread([rules.told] if rules.told else references.values(), {row['id'] for row in rows})
-    rows, found = _settle_names(_add_digests(rows, failed), root)
-    rows, twins = _join_twins(rows)
+    rows, found = settle_names(add_digests(rows, failed), root)
+    rows, twins = join_twins(rows)
     if not rows:
         raise CohortError(f"{folder}: none of its {len(paths)} recordings can be used, "
                           f"the first one is {skipped[0]['path']}: {skipped[0]['reason']}")
     return Cohort(root, _table(rows), pd.DataFrame(skipped, columns=['path', 'reason']),
-        pd.DataFrame(found+twins, columns=_FOUND), rules.classes, unread)
+        pd.DataFrame(found+twins, columns=DUPLICATE_COLUMNS), rules.classes, unread)
 
 # %% ../nbs/12_cohort.ipynb #2bd13db1
 def _told_apart(cohort):
@@ -361,8 +298,9 @@ def join_cohorts(
                           'the same classes')
     skipped = []
     def failed(error): skipped.append(dict(path=str(error.path), reason=error.reason))
-    rows, twins = _join_twins(_add_digests([row for c in cohorts for row in _told_apart(c)], failed))
-    duplicates = pd.concat([*(c.duplicates for c in cohorts), pd.DataFrame(twins, columns=_FOUND)], ignore_index=True)
+    rows, twins = join_twins(add_digests([row for c in cohorts for row in _told_apart(c)], failed))
+    duplicates = pd.concat([*(c.duplicates for c in cohorts), pd.DataFrame(twins, columns=DUPLICATE_COLUMNS)],
+                           ignore_index=True)
     left_out = pd.concat([*(c.skipped for c in cohorts), pd.DataFrame(skipped, columns=['path', 'reason'])],
                          ignore_index=True)
     root = Path(os.path.commonpath([c.root for c in cohorts]))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import math
 import numpy as np
 from .core import LEADS, Record
-from .records import _bridge, resample
+from .filters import bridge_gaps, resample
 from .signal import bandpass
 
 # %% ../nbs/24_measurements.ipynb #52ed87d1
@@ -26,7 +26,7 @@ def _samples(seconds): return round(seconds*FS)
 # %% ../nbs/24_measurements.ipynb #78d8cc13
 def _clean(record):
     "The leads (12, n) at 500 Hz between 0.4 and 45 Hz, mV; gaps bridged, zeros where a lead is absent."
-    x = np.apply_along_axis(_bridge, 1, record.signal.astype(np.float64))
+    x = np.apply_along_axis(bridge_gaps, 1, record.signal.astype(np.float64))
     return resample(bandpass(x, record.fs, .4, min(45, .45*record.fs)).astype(np.float64), record.fs, FS)
 
 def _smooth(x, seconds):

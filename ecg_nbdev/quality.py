@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from .core import LEADS, Record, limb_leads
 from .filters import fast_length
-from .records import _bridge
+from .filters import bridge_gaps
 
 # %% ../nbs/23_quality.ipynb #52d65320
 class Fault(NamedTuple):
@@ -167,7 +167,7 @@ class _Measured:
         gaps = np.isnan(x)
         whole = not gaps.any()
         self.there, self.seconds = ~gaps.all(1), (record.n if whole else (~gaps.all(0)).sum())/record.fs
-        self.x = x if whole else np.stack([_bridge(row) for row in x])
+        self.x = x if whole else np.stack([bridge_gaps(row) for row in x])
         self.still_limit = min(QUALITY_LIMITS['flat'], .5*record.n/record.fs)
         self.still = (_still(x, int(self.still_limit*record.fs)-1)+1)/record.fs
         self.centre = _quantile(self.x[:, ::4], .5)[:, None]

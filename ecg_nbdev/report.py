@@ -20,7 +20,7 @@ from .core import CLASS_TITLES, CLASSES, LEADS, Record, whole_file
 from .evaluation import Evaluation, TOO_FEW
 from .official import CPSC_GROUPS
 from .plots import PAPERS, plot_ecg
-from .records import resample
+from .filters import resample
 from .thresholds import Thresholds, log_odds
 
 # %% ../nbs/71_report.ipynb #fe48749a

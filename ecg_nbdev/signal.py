@@ -12,14 +12,14 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from .core import ECGError
 from .filters import forward_backward
-from .records import _bridge, resample
+from .filters import bridge_gaps, resample
 
 # %% ../nbs/21_signal.ipynb #e9e3ddbf
 def _across_gaps(x, function):
     "Apply `function` to signals whose gaps are bridged by straight lines; what was NaN is NaN again after it."
     gaps = np.isnan(x)
     if not gaps.any(): return function(x).astype(np.float32, copy=False)
-    bridged = np.stack([_bridge(row) for row in x])
+    bridged = np.stack([bridge_gaps(row) for row in x])
     return np.where(gaps, np.nan, function(bridged)).astype(np.float32)
 
 # two periods: the filter's own start must not bend the first beat

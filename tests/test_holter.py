@@ -17,8 +17,9 @@ from PIL import Image
 
 from ecg_nbdev.bundle import load_pretrained
 from ecg_nbdev.core import CLASSES, LEADS, ECGError, RecordError
+from ecg_nbdev.filters import resample
 from ecg_nbdev.holter import UNREADABLE, find_episodes, predict_stream
-from ecg_nbdev.records import read_record, resample
+from ecg_nbdev.records import read_record
 from ecg_nbdev.signal import Preparation
 from ecg_nbdev.sim.synth import simulate
 from ecg_nbdev.stream import cut_stream, open_stream, stream_of

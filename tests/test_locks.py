@@ -13,10 +13,10 @@ import pytest
 from ecg_nbdev.bundle import load_bundle, save_bundle
 from ecg_nbdev.cohort import scan
 from ecg_nbdev.core import BundleError
+from ecg_nbdev.filters import resample
 from ecg_nbdev.fingerprint import ALIKE, Fingerprints, beat_trace, fingerprint
 from ecg_nbdev.marks import sample_mark
 from ecg_nbdev.records import read_record, write_record
-from ecg_nbdev.signal import resample
 from ecg_nbdev.simulated_set import synth_run
 from ecg_nbdev.thresholds import fit_thresholds
 

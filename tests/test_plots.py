@@ -19,8 +19,8 @@ from ecg_nbdev.charts import (
     reliability_bins, reliability_error, reliability_table)
 from ecg_nbdev.core import CLASSES, LEADS, Record
 from ecg_nbdev.figures import CLASS_COLORS, COLORS, min_max, palette_png, save_figure, style
-from ecg_nbdev.plots import PAPERS, plot_batch, plot_ecg
 from ecg_nbdev.layouts import LAYOUTS, fold_rows, lay_out
+from ecg_nbdev.plots import PAPERS, plot_batch, plot_ecg
 
 ECG_DATA = os.environ.get('ECG_DATA')
 

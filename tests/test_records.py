@@ -11,7 +11,9 @@ import wfdb
 from hypothesis import given, settings, strategies as st
 
 from ecg_nbdev.core import CLASSES, LEADS, Record, RecordError
-from ecg_nbdev.records import READERS, read_header, read_record, resample, write_record
+from ecg_nbdev.filters import resample
+from ecg_nbdev.headers import read_header
+from ecg_nbdev.records import READERS, read_record, write_record
 
 ECG_DATA = os.environ.get('ECG_DATA')
 real = pytest.mark.skipif(not ECG_DATA, reason='ECG_DATA does not name the folder of real recordings')

@@ -17,8 +17,9 @@ from hypothesis import given, settings, strategies as st
 
 from ecg_nbdev.cohort import scan
 from ecg_nbdev.core import Record, RecordError, StoreError, hold_file
+from ecg_nbdev.filters import resample
 from ecg_nbdev.packing import _fingerprint, build_store, grow_store
-from ecg_nbdev.records import read_record, resample, write_record
+from ecg_nbdev.records import read_record, write_record
 from ecg_nbdev.signal import Preparation
 from ecg_nbdev.store import MemoryStore, Store, join_stores
 from ecg_nbdev.units import to_millivolts, to_units
