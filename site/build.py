@@ -529,7 +529,7 @@ def plain_copies(pages, out):
     for page in pages:
         text, _ = markdown(STAGE/page.stage)
         copy = page.stage.with_suffix('.html.md')
-        (out/copy).write_text(re.sub(r'\.ipynb(?=[#)])', '.html.md', text), encoding='utf-8')
+        (out/copy).write_text(re.sub(r'(\]\((?!\w+:)[^)\s]*)\.ipynb(?=[#)])', r'\1.html.md', text), encoding='utf-8')
         lines.append(f'- [{text[2:].splitlines()[0]}]({copy})')
     (out/'llms.txt').write_text('\n'.join([f'# {NBDEV["title"]}', '', *lines, '']), encoding='utf-8')
 

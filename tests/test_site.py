@@ -64,7 +64,7 @@ def test_a_page_opens_elsewhere_and_installs_the_package_there():
         cells = json.loads((ROOT/path).read_text(encoding='utf-8'))['cells']
         first = next(''.join(c['source']) for c in cells if c['cell_type'] == 'code')
         assert '[ -e /content ] && pip install' in first and f"'{build.TOML['project']['name']}[" in first
-        assert colab in (DOCS/page.stage.with_suffix('.html')).read_text(encoding='utf-8')
+        for end in ('.html', '.html.md'): assert colab in (DOCS/page.stage.with_suffix(end)).read_text(encoding='utf-8')
     wanted = (ROOT/'.binder/requirements.txt').read_text(encoding='utf-8').splitlines() # relative to its own folder, and to the repository
     assert wanted == ['-c ../constraints.txt', '-e .[notebook]'] and (ROOT/'constraints.txt').is_file()
 
