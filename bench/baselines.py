@@ -122,13 +122,13 @@ def simulated_features(n):
         with whole_file(labels) as f: store.index.to_parquet(f)
     return np.load(path)['values'], *label_states(pd.read_parquet(labels))
 
-def forest(features, truth, known, asked):
+def forest(features, truth, known, asked, trees=500):
     "Probabilities of the classes (n, 9) by a forest for each; a class of which one side is missing gets its share."
     prob = np.empty((len(asked), truth.shape[1]))
     for k in range(truth.shape[1]):
         x, y = features[known[:, k]], truth[known[:, k], k]
         if y.all() or not y.any(): prob[:, k] = y.mean() if len(y) else .5
-        else: prob[:, k] = ExtraTreesClassifier(500, random_state=0).fit(x, y).predict_proba(asked)[:, 1]
+        else: prob[:, k] = ExtraTreesClassifier(trees, random_state=0).fit(x, y).predict_proba(asked)[:, 1]
     return prob
 
 def across_folds(real, fit_predict, features):
