@@ -58,7 +58,7 @@ def made_up(index):
 def one_size(folder):
     "All steps on the store in a folder; their rows as a line of JSON."
     from ecg_nbdev.answers import find_model
-    from ecg_nbdev.cohort import make_folds
+    from ecg_nbdev.folds import make_folds
     from ecg_nbdev.evaluation import evaluate
     from ecg_nbdev.report import write_report
     from ecg_nbdev.thresholds import apply_thresholds, fit_thresholds
