@@ -157,7 +157,7 @@ def report_record(
     names = answer.labels.split(';') if answer.labels else [answer.nearest]
     names.sort(key=lambda name: -answer[name])
     looked = {name: _deciding(predictor, record, predictor.classes.index(name)) for name in names}
-    _, time, seconds = looked[names[0]]
+    _, time, seconds = max(looked.values(), key=lambda found: found[1].max())  # of all that is answered
     moment = float(time.argmax()*seconds)
     start, stop = _shown_part(record, moment+seconds/2)
     found = _measured(record, start, stop)
