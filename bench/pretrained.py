@@ -1,7 +1,8 @@
 """The shipped model, from simulated hearts to a folder in the package: `make pretrained`.
 
 Three networks of one kind learn from the same stream of simulated recordings, a fourth from what the three and a forest
-on hand-made features say together; this one is then tuned on the real recordings under ECG_DATA, in five folds, and on all data sets but each:
+on hand-made features say together; this one is then tuned on the real recordings under ECG_DATA, in five folds, and on
+all data sets but each:
   simulated, three   no real recording
   simulated, one     the same, distilled
   tuned, one         tuned on real and simulated recordings, mean of the weights before and after: the one that ships

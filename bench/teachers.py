@@ -3,8 +3,9 @@
     python bench/teachers.py     once `make pretrained` has made networks and features (runs/pretrained, runs/stream)
 
 The three networks, the forest on hand-made features, both together at several weights of the forest (the mean of their
-logits), and the students: one of the networks alone (trained here where it is not kept), one of both. All have learned from simulated recordings only;
-unknown entries are left out, intervals by a bootstrap over patients. No calibration: the probabilities are as they come.
+logits), and the students: one of the networks alone (trained here where it is not kept), one of both. All have learned
+from simulated recordings only; unknown entries are left out, intervals by a bootstrap over patients. No calibration: the
+probabilities are as they come.
 Table: bench/results/teachers.csv.
 """
 import argparse

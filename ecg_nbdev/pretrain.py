@@ -78,9 +78,9 @@ class SoftTargets(Callback):
     @torch.no_grad()
     def before_batch(self):
         if not self.training: return
-        (x,), (y,) = self.xb, self.yb
+        x, = self.xb
         logits = self.teacher.to(x.device)(x)
-        if self.trust < 1: logits = torch.lerp(torch.logit(y.float(), 1e-3), logits, self.trust)
+        if self.trust < 1: logits = torch.lerp(torch.logit(self.yb[0].float(), 1e-3), logits, self.trust)
         self.learn.yb = (torch.sigmoid(logits),)
 
 # %% ../nbs/52_pretrain.ipynb #f5721acc

@@ -313,7 +313,9 @@ def test_gaps_are_bridged_and_short_episodes_dropped():
 
 def test_an_episode_lasts_while_the_evidence_is_near_the_threshold(predictor):
     windows = table(['']*9).assign(**dict.fromkeys(CLASSES, .01), labels='')
-    windows['AF'] = [.01, .01, .4, .4, .8, .4, .4, .01, .01]
+    at = predictor.thresholds.values[CLASSES.index('AF')]
+    near, above = at/(at+(1-at)*np.exp(.5)), (1+at)/2  # half a unit of log odds below the threshold; above it
+    windows['AF'] = [.01, .01, near, near, above, near, near, .01, .01]
     def found(**rules): return find_episodes(windows, predictor.thresholds, least=0, bridge=0, **rules).query('episode == "AF"')
     assert found(stay=1)[['start', 'end']].to_numpy().tolist() == [[20, 70]]
     assert found(stay=0)[['start', 'end']].to_numpy().tolist() == [[40, 50]]

@@ -11,9 +11,9 @@ ROOT = Path(__file__).resolve().parents[1]
 SLIDER = ("import json; from ecg_nbdev.widget import _shown\n"
     "print('chosen', json.dumps(chosen.thresholds.values.tolist()))\n"
     "print('shown', ''.join(_shown(chosen.evaluation, chosen.k)))")
-QUICKSTART = ("print('compared', compared.to_html())\n"
-    "print('epochs', len(pd.read_csv(work/'plain/history.csv')), 'recordings', len(scored), 'saved', "
-    "(work/'tuned/model.safetensors').stat().st_size)")
+QUICKSTART = ("print('compared', pd.concat(both, axis=1).loc[[*scores]].rename(scores).round(2).to_html())\n"
+    "print('epochs', len(pd.read_csv('runs/quickstart/plain/history.csv')), 'recordings', len(scored), 'saved', "
+    "Path('runs/quickstart/tuned/model.safetensors').stat().st_size)")
 LAST = { # notebook → the cell that is added at its end and prints what Python holds
     'nbs/71a_widget.ipynb': SLIDER, 'nbs/tutorials/threshold_selection.ipynb': SLIDER,
     'nbs/tutorials/quickstart.ipynb': QUICKSTART}
@@ -115,7 +115,7 @@ def test_the_quickstart_in_jupyterlab(run_all):
         image.scroll_into_view_if_needed()
         page.wait_for_function('e => e.complete', arg=image.element_handle())
         assert image.evaluate('e => e.naturalWidth') > 300
-    at = next(i for i, s in enumerate(sources) if s.endswith('compared'))
+    at = next(i for i, s in enumerate(sources) if 'both = {' in s)
     table = page.locator('.jp-CodeCell').nth(at).locator('.jp-OutputArea-output table')
     said = last_cell(page).locator('.jp-OutputArea-output').last.text_content()
     assert cells(table.inner_html()) == cells(said) != [] # the table on the page is what the kernel holds
