@@ -150,7 +150,7 @@ function amplitude(m) {
   if (largest < m.limits.small) {
     return [{name: 'small', words: `reaches ${largest.toFixed(2)} mV only: check its unit`}];
   }
-  return m.perLead('large', reach, (leads, v) => `${leads} reach ${v.toFixed(1)} mV: check the unit or the gain`);
+  return m.perLead('large', reach, (leads, v) => `up to ${v.toFixed(1)} mV in ${leads}: check the unit or the gain`);
 }
 
 function noQrs(m) {
