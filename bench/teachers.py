@@ -13,45 +13,33 @@ import argparse
 import numpy as np
 import pandas as pd
 import torch
-from scipy.signal import resample_poly
+from scipy.special import expit, logit
 
-from baselines import RESULTS, Real, forest, kept, scored
+from baselines import RESULTS, Real, kept, scored
 from ecg_nbdev.core import whole_file
 from ecg_nbdev.data import WindowDL
-from ecg_nbdev.labels import label_states
 from ecg_nbdev.learner import predict_records
 from ecg_nbdev.models import Ensemble
 from ecg_nbdev.parallel import keep_memory
-from features import FS as FEATURES_FS, measure
 from real import data_folder
-from shipped.forest import FOREST, features
+from shipped.forest import ask, measured
 from shipped.networks import HOW, RUNS, SEEDS, distilled, simulation_only
-from shipped.stream import FS, stream
 
 WEIGHTS = (.2, .35, .5)  # of the forest
 
-
-def logit(p):
-    p = np.clip(p, 1e-4, 1-1e-4)
-    return np.log(p/(1-p))
 
 def said(model, real): return predict_records(model, WindowDL(real.windows, bs=128), HOW)
 
 def forest_said(real):
     "What the forest says of the real recordings, (n, 9)."
-    def make():
-        signals = (real.store.signal(i) for i in range(len(real)))
-        found = pd.DataFrame([measure(resample_poly(np.nan_to_num(s), FEATURES_FS, FS, axis=1)) for s in signals])
-        truth, known = label_states(pd.concat([stream(i).index for i in FOREST]))
-        return forest(np.concatenate([features(i) for i in FOREST]), truth, known, found.to_numpy(np.float32))
-    return kept(RUNS/f'forest-{real.mark()}.npz', make)
+    return kept(RUNS/f'forest-{real.mark()}.npz', lambda: ask(measured(real.store)))
 
 def rows(real):
     "Name of a row → probabilities (n, 9)."
     networks, trees = said(Ensemble([simulation_only(s) for s in SEEDS]), real), forest_said(real)
     found = {'three networks': networks, 'forest': trees}
-    for w in WEIGHTS:
-        found[f'both, {w:g} of the forest'] = 1/(1+np.exp(-(1-w)*logit(networks)-w*logit(trees)))
+    a, b = (logit(np.clip(p, 1e-4, 1-1e-4)) for p in (networks, trees))
+    found |= {f'both, {w:g} of the forest': expit((1-w)*a+w*b) for w in WEIGHTS}
     students = {'student of the three networks': distilled(trust=1), 'student of both': distilled()}
     return found | {name: said(model, real) for name, model in students.items()}
 

@@ -225,7 +225,6 @@ def ecg_synth(
 ):
     "Write a simulated data set of 12-lead recordings with the nine diagnoses."
     from ecg_nbdev.simulated_set import synth_run
-    if not 0 <= findings <= 1: raise ECGError(f'findings is {findings:g}: give a share, 0 to 1')
     synth_run(folder, n, seed, findings, True, cluster)
     print(f'written: {folder}')
 

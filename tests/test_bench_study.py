@@ -67,6 +67,8 @@ def test_the_study_from_search_to_tables(tmp_path, monkeypatch):
     write_tables(stages, folder=tmp_path)
     table = pd.read_csv(tmp_path/'networks_scores.csv')
     assert (table.groupby('score')['best in'].sum().round(6) == 1).all() and (table.seeds == 2).all()
+    counted = table[table.score == 'real, pooled'].recordings
+    assert (counted == stages.real.truth.any(1).sum()).all() and not stages.real.truth.any(1).all()
     assert (table.low <= table.high).all() and table.score.str.contains('without').sum() == 2
     assert pd.read_csv(tmp_path/'networks_curves.csv').windows.max() == 64
     monkeypatch.setattr(module, 'train', lambda *args, **kw: pytest.fail('trained again'))

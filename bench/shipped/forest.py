@@ -13,22 +13,24 @@ STUDENT, FOREST = range(20), range(20, 24)  # stores of the stream: those the st
 COLUMNS = [f'forest {c}' for c in CLASSES]
 
 
+def measured(store):
+    "Features (n, features) of recordings at the network's rate; an absent sample is read as 0."
+    signals = (np.nan_to_num(store.signal(i)) for i in range(len(store)))
+    return pd.DataFrame([measure(resample_poly(x, FEATURES_FS, FS, axis=1)) for x in signals]).to_numpy(np.float32)
+
 def features(number):
-    "Features (n, features) of a store of the stream, measured once."
-    def make():
-        store = stream(number)
-        found = [measure(resample_poly(store.signal(i), FEATURES_FS, FS, axis=1)) for i in range(len(store))]
-        print(f'stream, store {number}: {len(found[0])} features of each recording', flush=True)
-        return pd.DataFrame(found).to_numpy(np.float32)
-    return kept(STREAM/f'{number:03d}-features.npz', make)
+    "Features of a store of the stream, measured once."
+    return kept(STREAM/f'{number:03d}-features.npz', lambda: measured(stream(number)))
+
+def ask(asked):
+    "Probabilities (n, 9) by the forest for features (n, features)."
+    truth, known = label_states(pd.concat([stream(i).index for i in FOREST]))
+    return forest(np.concatenate([features(i) for i in FOREST]), truth, known, asked).astype(np.float32)
 
 def forest_answers():
     "What the forest says of each recording that the student sees, (stores, n, 9); asked once."
     def make():
-        truth, known = label_states(pd.concat([stream(i).index for i in FOREST]))
-        asked = np.concatenate([features(i) for i in STUDENT])
-        prob = forest(np.concatenate([features(i) for i in FOREST]), truth, known, asked)
-        return prob.astype(np.float32).reshape(len(STUDENT), -1, len(CLASSES))
+        return ask(np.concatenate([features(i) for i in STUDENT])).reshape(len(STUDENT), -1, len(CLASSES))
     return kept(STREAM/'forest.npz', make)
 
 def answered_stream(epoch):
