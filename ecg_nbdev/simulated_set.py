@@ -78,7 +78,8 @@ def synth_run(
 )->Path:
     """Write a simulated data set; the same seed writes the same files, and a run that was stopped is continued.
 
-    Raises CohortError for no recordings, for a share beyond 0 to 1, where the folder is not empty, or where another process writes it."""
+    Raises CohortError for no recordings, for a share beyond 0 to 1, where the folder is not empty, or
+    where another process writes it."""
     if n < 1: raise CohortError(f'{n} recordings can\'t be simulated: give 1 or more')
     if not 0 <= findings <= 1: raise CohortError(f'findings is {findings:g}: give a share, 0 to 1')
     folder = Path(folder)
