@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated
 import errno, os, shlex, signal, sys, threading
 from fastcore.script import CliError, call_parse
-from .core import ECGError, printable
+from .core import ECGError, count_of, printable
 from .answer_lines import WRITERS, csv_line
 
 # %% ../nbs/90_cli.ipynb #d7a071ec
@@ -263,7 +263,7 @@ def ecg_ingest(
     prepare = None if native else Preparation(fs=fs)
     packed = (grow_store if add else build_store)(cohort.table, store, prepare, cluster)
     skipped = [*cohort.skipped.itertuples(index=False), *packed.skipped.itertuples(index=False)]
-    print(f'{store}: {len(packed)} recordings at {"their own rates" if native else f"{fs:g} Hz"}; {len(skipped)} skipped')
+    print(f'{store}: {count_of(len(packed), "recording")} at {"their own rates" if native else f"{fs:g} Hz"}; {len(skipped)} skipped')
     for path, reason in skipped: print(f'  {path}: {reason}')
 
 # %% ../nbs/90_cli.ipynb #674d1313

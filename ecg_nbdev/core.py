@@ -80,6 +80,14 @@ def printable(
     text = os.fsencode(str(path)).decode('utf-8', 'backslashreplace')
     return _STEERING.sub(lambda found: found[0].encode('unicode_escape').decode(), text)
 
+# %% ../nbs/00_core.ipynb #e4e8396d
+def count_of(
+    n:int, # how many
+    name:str, # of what, in the singular
+)->str:
+    "`1 recording`, `2 recordings`: what a message says it counted."
+    return f'{n} {name}' if n == 1 else f'{n} {name}s'
+
 # %% ../nbs/00_core.ipynb #7a5d0a13
 def sheet_text(
     value, # a cell of a table

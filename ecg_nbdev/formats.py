@@ -140,6 +140,8 @@ def read_format(
     if name in KIT: return _read_kit(path, name)
     if name in _OTHERS: return _OTHERS[name](path, name)
     if name: raise RecordError(path, f'is {name}, which is not read: export it as DICOM, HL7 aECG, EDF or WFDB')
+    if path.suffix.lower() in ('.csv', '.tsv'):
+        raise RecordError(path, 'holds no row of numbers: give a table with a column per lead')
     raise RecordError(path, f'is in no known format: give WFDB, MATLAB, HDF5, CSV, NumPy, Parquet or {", ".join(KIT)}')
 
 # %% ../nbs/09a2_formats.ipynb #3a79c5a0

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from .answers import find_model
 from .cohort import scan
-from .core import CLASSES, CohortError, check_folder, whole_file
+from .core import CLASSES, CohortError, check_folder, count_of, whole_file
 from .evaluation import Evaluation, evaluate
 from .journal import write_table
 from .metrics import UndefinedScore
@@ -62,7 +62,7 @@ def scan_aloud(
     cohort = scan(local_copy(data_path), classes=rules)
     t = cohort.table
     hours, unlabelled, unknown = (t.n_samples/t.fs).sum()/3600, (t.labels == '').sum(), (t.unknown != '').sum()
-    print(f'{data_path}: {len(t)} recordings, {hours:.1f} h\n'
+    print(f'{data_path}: {count_of(len(t), "recording")}, {hours:.1f} h\n'
           f'{unlabelled} without one of the classes, {unknown} with one that is unknown; '
           f'{len(cohort.skipped)} skipped, {(cohort.duplicates.case != "namesake").sum()} copies used once')
     if not cohort.names_patients: print(BY_RECORDING)
@@ -120,7 +120,7 @@ def _check_unseen_left(preds, test_path):
                           f'{", ".join(preds.classes)}: '
                           'give it a REFERENCE.csv, labels in the headers or --labels, or use ecg-predict')
     if (preds.role[named] == 'train').all():
-        raise CohortError(f'{test_path}: the model has seen all {named.sum()} labelled recordings in training: '
+        raise CohortError(f'{test_path}: the model has seen all {count_of(named.sum(), "labelled recording")} in training: '
                           'score it on others')
 
 # %% ../nbs/82a_scoring.ipynb #fc87134f
@@ -163,7 +163,7 @@ def evaluate_run(
     title = f'{about["data"]}, scored by {about["model"] if model else "the shipped model"}'
     write_report(evaluation, out/'report.html', title, skipped, _reader(cohort), about=facts)
     seen = evaluation.left_out['of another role']
-    if seen: print(f'{seen} recordings that the model has seen in training are left out of the scores'
+    if seen: print(f'left out of the scores: {count_of(seen, "recording")} that the model has seen in training'
                    f' ({len(preds.provenance.get("alike", ()))} of them cut, filtered or resampled)')
     write_scores(out, preds, {**evaluation.to_dict(), **patient_note(cohort), 'n_seen_in_training': seen}, skipped)
     say_scores(evaluation, out)
