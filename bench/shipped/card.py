@@ -37,11 +37,11 @@ def left_out_rows(table):
     return rows(zip(wide.source, wide.recordings, wide.classes, wide['tuned on the others'], wide.simulated))
 
 def use_rows(table):
-    "A line for everyday answers and one for forced ones."
+    "A line for each way to answer, chosen on the other folds, then on the other data sets."
     lines = []
-    for use, part in table.groupby('use', sort=False):
+    for (chosen_on, use), part in table.groupby(['chosen_on', 'use'], sort=False):
         score, first = part.set_index('score'), part.iloc[0]
-        lines.append((use, with_interval(score.loc['macro_f1']), with_interval(score.loc['exact_match']),
+        lines.append((use, chosen_on, with_interval(score.loc['macro_f1']), with_interval(score.loc['exact_match']),
                       f'{first.unanswered} of {first.recordings}',
                       f'{first.none_of_the_nine-first.of_these_answered} of {first.none_of_the_nine}'))
     return rows(lines)

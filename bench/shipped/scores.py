@@ -1,5 +1,6 @@
 """What the networks score on real recordings, and the tables that the result pages read."""
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pandas as pd
 
 from ecg_nbdev.calibration import fit_calibration
 from ecg_nbdev.core import CLASSES, whole_file
+from ecg_nbdev.decoding import fit_decoder
 from ecg_nbdev.evaluation import evaluate
 from ecg_nbdev.uncertainty import compare, draw_weights
 from ecg_nbdev.metrics import auroc, calibration_error, calibration_floor, f_score
@@ -16,6 +18,9 @@ from .networks import RUNS, SYSTEMS, predict
 
 RESULTS = Path(__file__).resolve().parents[1]/'results'
 SHIPS = 'tuned, one'
+USES = { # way to answer → what fits its operating point, labels of a recording at least
+    'everyday': (fit_thresholds, 0), 'forced': (fit_thresholds, 1),
+    'label sets': (partial(fit_decoder, utility='exact'), 0)}
 
 
 def write_table(frame, name):
@@ -30,8 +35,8 @@ def choosing(preds):
     "Predictions that may choose thresholds and calibration."
     return replace(preds, role='valid', answer=None)
 
-def nested(preds, folds, calibrate=True, least=0):
-    "Answers of at `least` so many labels, whose thresholds (and calibration) were chosen on the other `folds`."
+def nested(preds, folds, calibrate=True, fit=fit_thresholds, least=0):
+    "Answers of at `least` so many labels, whose operating point (and calibration) was fitted on the other `folds`."
     answer, prob = np.zeros_like(preds.truth), preds.prob.copy()
     for fold in np.unique(folds):
         here = folds == fold
@@ -39,7 +44,7 @@ def nested(preds, folds, calibrate=True, least=0):
         if calibrate:
             calibration = fit_calibration(others)
             prob[here], others = calibration.apply(prob[here]), calibration(others)
-        answer[here] = fit_thresholds(others).decode(prob[here], least)
+        answer[here] = fit(others).decode(prob[here], least)
     return replace(preds, prob=prob, answer=answer, fold=folds) # probabilities of two folds have curves of their own
 
 def sources_of(preds): return {name: name.split('/')[0] for name in preds.ids}
@@ -94,17 +99,25 @@ def left_out(networks):
                          **interval(q, auroc_score).loc['mean']})
     return pd.DataFrame(rows)
 
-def by_use(networks, preds):
-    "Everyday answers, which may be empty, beside forced ones, as scores that want a label of every recording ask."
-    rows = []
-    for use, least in (('everyday', 0), ('forced', 1)):
-        answered = nested(preds, networks.folds, least=least)
-        evaluation = evaluate(answered, sources=sources_of(answered))
-        values = evaluation.intervals.loc[['macro_f1', 'exact_match']].rename_axis('score').reset_index()
-        none = evaluation.none_of_the_classes
-        rows.append(values.assign(use=use, recordings=len(evaluation), unanswered=evaluation.unanswered,
-                                  none_of_the_nine=none['recordings'], of_these_answered=none['answered'],
-                                  of_these_answered_not_normal=none['answered_not_normal']))
+def by_use(networks):
+    """Ways to answer: a threshold a class, with a label forced, and by label sets; `difference` is to everyday answers.
+
+    Network, calibration and operating point come from the other folds, or from the other data sets."""
+    rows, names = [], ('macro_f1', 'exact_match')
+    for chosen_on, held in (('other folds', networks.folds), ('other data sets', networks.store.index.source.to_numpy())):
+        preds = predict(networks, SHIPS, held)
+        everyday = nested(preds, held)
+        for use, (fit, least) in USES.items():
+            answered = nested(preds, held, fit=fit, least=least)
+            evaluation = evaluate(answered, sources=sources_of(answered))
+            gaps = compare(answered, everyday, names)[['difference', 'low', 'high']]
+            gaps = gaps.rename(columns={'low': 'difference_low', 'high': 'difference_high'})
+            values = evaluation.intervals.loc[list(names)].join(gaps).rename_axis('score').reset_index()
+            none = evaluation.none_of_the_classes
+            rows.append(values.assign(chosen_on=chosen_on, use=use, recordings=len(evaluation),
+                                      unanswered=evaluation.unanswered, none_of_the_nine=none['recordings'],
+                                      of_these_answered=none['answered'],
+                                      of_these_answered_not_normal=none['answered_not_normal']))
     return pd.concat(rows)
 
 def std_by_sex(networks, preds):
@@ -137,7 +150,7 @@ def scores(networks):
     of_class = [t for s in ('simulated, one', SHIPS) for t in by_class(s, labelled(answered[s]))]
     write_table(pd.concat(of_class), 'real_by_class')
     write_table(left_out(networks), 'real_sources')
-    write_table(by_use(networks, raw[SHIPS]), 'real_uses')
+    write_table(by_use(networks), 'real_uses')
     write_table(std_by_sex(networks, answered[SHIPS]), 'real_sex')
     rows = [calibration_row('as they come', nested(raw[SHIPS], networks.folds, calibrate=False)),
             calibration_row('calibrated', answered[SHIPS])]
