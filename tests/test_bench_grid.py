@@ -1,4 +1,5 @@
 "The grid of pretraining on CPSC2018's folds: cells are kept, sizes nested, other data sets scored."
+import shutil
 import sys
 from functools import partial
 from pathlib import Path
@@ -7,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ecg_nbdev.cohort import scan
 from ecg_nbdev.core import CLASSES
 from ecg_nbdev.pretrain import simulated_store
 from ecg_nbdev.records import write_record
@@ -14,6 +16,7 @@ from ecg_nbdev.sim.synth import simulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]/'bench'))
 import cpsc2018_grid as bench  # noqa: E402
+import cpsc2018_simulated  # noqa: E402
 from family.plan import Plan  # noqa: E402
 
 
@@ -60,3 +63,12 @@ def test_a_smaller_choice_is_part_of_the_larger_one():
 
 def test_a_folder_must_be_named():
     with pytest.raises(SystemExit, match='no folder of recordings'): bench.main()
+
+
+def test_a_simulated_set_has_the_names_and_labels_of_the_table(folder, tmp_path):
+    (tmp_path/'cpsc2018').mkdir()
+    shutil.copyfile(folder/'REFERENCE.csv', tmp_path/'cpsc2018'/'REFERENCE.csv')
+    cpsc2018_simulated.main(tmp_path/'out', data=str(tmp_path), n=18)
+    kept, left_out, _ = bench.place(scan(tmp_path/'out').table, 3)
+    assert list(kept.id) == [f'A{i+1:04d}' for i in range(18)] and list(kept.labels) == [*CLASSES]*2
+    assert not len(left_out) and (kept.n_samples/kept.fs).between(6, 72).all() and kept.fs.eq(500).all()
