@@ -2,7 +2,8 @@
 
 Cells: {none, simulated, shipped-recipe} × network × {100, 300, 1000, all} training recordings × seeds, each over ten
 folds: one reports, the next one chooses epoch, calibration and thresholds, of the others so many recordings train.
-  none             from new weights; the choosing fold picks the best epoch, small sets get more epochs
+  none             from new weights; the choosing fold picks the best epoch, by as many recordings as train; small
+                   sets get more epochs
   simulated        the same with weights that have learned from the stream of simulated recordings
   shipped-recipe   simulated ones mixed with the real ones, last weights averaged with those before, as the model that
                    ships (which is distilled before)
@@ -97,7 +98,8 @@ class Grid:
             return finetune(self.before(cell.network, cell.seed), held, own[:-1], own[-1:], seed=cell.seed).model
         model = NETWORKS[cell.network]() if cell.pretraining == 'none' else self.before(cell.network, cell.seed)
         split = np.full(len(self.store), 'other')
-        split[rows], split[valid] = 'train', 'valid'
+        some = self.rows(valid, cell.count, cell.seed, int(self.folds[valid[0]]))  # all of them would take most of the time
+        split[rows], split[some] = 'train', 'valid'
         dls = ecg_dls(self.store, split, bs=BATCH, jitter=2.5, seed=cell.seed)
         learn = ecg_learner(dls, model=copy.deepcopy(model), seed=cell.seed, ema=.98, augment=RECIPE)
         train_learner(learn, self.epochs_of(len(rows)), LEARN[cell.pretraining], show=False)
@@ -153,8 +155,11 @@ def cost(grid):
     rows = []
     for c in grid.cells:
         n = min(c.count or mean, mean)
-        # the recipe: three passes over the recordings three times and over 2,048 simulated ones
-        seen = 3*(3*n*grid.windows+2048) if c.pretraining == 'shipped-recipe' else grid.epochs_of(n)*n*grid.windows
+        # the recipe: three passes over the recordings three times and over 2,048 simulated ones; else as many windows
+        # are scored after each epoch, a third of the time
+        recipe, once = c.pretraining == 'shipped-recipe', n*grid.windows
+        chosen = min(n, len(grid.store)/grid.k)*grid.windows/3
+        seen = 3*(3*once+2048) if recipe else grid.epochs_of(n)*(once+chosen)
         hours = seen*second[c.network]/3600
         rows.append({**vars(c), 'hours': hours*grid.k, 'left': hours*(grid.k-grid.finished(c))})
     table = pd.DataFrame(rows).fillna({'count': mean})
