@@ -11,7 +11,7 @@ Thresholds and calibration come from the cross-validated predictions of the same
 Networks are kept in runs/pretrained and the stream in runs/stream, so that a run can be taken up again, or shared out:
 `--stage pretrain --seed 1` makes one of the three. Without a stage all that is missing is done, scored and written:
 tables to bench/results (real_*.csv, pretrain.csv), the model to ecg_nbdev/data/pretrained. The parts are in
-bench/shipped.
+bench/shipped. real_scores_rerun.csv is real_scores.csv of a second run from scratch, with `--threads 1`.
 """
 import pandas as pd
 import torch

@@ -9,6 +9,8 @@ TEMPLATE = Path(__file__).with_name('card.md')
 WAYS = {'pooled': 'all data sets pooled', 'within data sets': 'pairs of one data set only',
         'CPSC2018': "CPSC2018's part"}
 RATES = ('recall', 'specificity', 'precision')
+RERUN = {'rerun_auroc': ('pooled', 'macro_auroc'), 'rerun_within': ('within data sets', 'macro_auroc'),
+         'rerun_f1': ('pooled', 'macro_f1'), 'rerun_exact': ('pooled', 'exact_match')}
 
 
 def with_interval(row): return f'{row.value:.3f} ({row.low:.3f} – {row.high:.3f})'
@@ -52,6 +54,8 @@ def card(predictor, evaluation):
     least, next_to_least = sorted(about['per_class'], key=lambda r: r['precision'])[:2]
     saved = {name: pd.read_csv(RESULTS/f'real_{name}.csv') for name in ('reduced', 'sources', 'sex', 'scores', 'uses')}
     sex = saved['sex'].set_index('sex')
+    rerun = pd.read_csv(RESULTS/'real_scores_rerun.csv').query("system == 'tuned, one'").set_index(['way', 'score'])
+    again = {name: with_interval(rerun.loc[at]) for name, at in RERUN.items()}
     before = saved['scores'].query("system == 'simulated, one' and way == 'pooled' and score == 'macro_auroc'").iloc[0]
     return TEMPLATE.read_text(encoding='utf-8').format(
         classes=', '.join(predictor.classes), scored_on=about['scored_on'],
@@ -63,6 +67,7 @@ def card(predictor, evaluation):
         std_women=sex.loc['F', 'answered STD'], women=sex.loc['F', 'normal recordings'],
         std_men=sex.loc['M', 'answered STD'], men=sex.loc['M', 'normal recordings'],
         none=evaluation.none_of_the_classes['recordings'],
+        **again,
         none_ill=evaluation.none_of_the_classes['answered_not_normal'],
         least=least['class'], least_ppv=least['precision'],
         next_to_least=next_to_least['class'], next_to_least_ppv=next_to_least['precision'])
