@@ -83,11 +83,9 @@ def enough(part, least=3):
     "Classes (K,) of which a data set has `least` recordings with and without."
     return (part.truth.sum(0) >= least) & ((part.known & ~part.truth).sum(0) >= least)
 
-def left_out(networks):
+def left_out(source, tuned, simulated):
     "Each data set by a network that was tuned on the others, and by the one that was not tuned at all."
-    source, rows = networks.store.index.source.to_numpy(), []
-    preds = {'tuned on the others': predict(networks, SHIPS, held=source),
-             'simulated': predict(networks, 'simulated, one')}
+    rows, preds = [], {'tuned on the others': tuned, 'simulated': simulated}
     for name in np.unique(source):
         for system, all_of_them in preds.items():
             part = replace(all_of_them.take(source == name), fold=None)
@@ -99,18 +97,16 @@ def left_out(networks):
                          **interval(q, auroc_score).loc['mean']})
     return pd.DataFrame(rows)
 
-def by_use(networks):
+def by_use(said):
     """Ways to answer: a threshold a class, with a label forced, and by label sets; `difference` is to everyday answers.
 
-    Network, calibration and operating point come from the other folds, or from the other data sets."""
+    `said` has what network, calibration and operating point come from → predictions, groups that are left out together."""
     rows, names = [], ('macro_f1', 'exact_match')
-    for chosen_on, held in (('other folds', networks.folds), ('other data sets', networks.store.index.source.to_numpy())):
-        preds = predict(networks, SHIPS, held)
-        everyday = nested(preds, held)
-        for use, (fit, least) in USES.items():
-            answered = nested(preds, held, fit=fit, least=least)
-            evaluation = evaluate(answered, sources=sources_of(answered))
-            gaps = compare(answered, everyday, names)[['difference', 'low', 'high']]
+    for chosen_on, (preds, held) in said.items():
+        answered = {use: nested(preds, held, fit=fit, least=least) for use, (fit, least) in USES.items()}
+        for use, some in answered.items():
+            evaluation = evaluate(some, sources=sources_of(some))
+            gaps = compare(some, answered['everyday'], names)[['difference', 'low', 'high']]
             gaps = gaps.rename(columns={'low': 'difference_low', 'high': 'difference_high'})
             values = evaluation.intervals.loc[list(names)].join(gaps).rename_axis('score').reset_index()
             none = evaluation.none_of_the_classes
@@ -149,8 +145,11 @@ def scores(networks):
     write_table(pd.concat(gaps), 'real_differences')
     of_class = [t for s in ('simulated, one', SHIPS) for t in by_class(s, labelled(answered[s]))]
     write_table(pd.concat(of_class), 'real_by_class')
-    write_table(left_out(networks), 'real_sources')
-    write_table(by_use(networks), 'real_uses')
+    source = networks.store.index.source.to_numpy()
+    elsewhere = predict(networks, SHIPS, held=source)
+    write_table(left_out(source, elsewhere, raw['simulated, one']), 'real_sources')
+    said = {'other folds': (raw[SHIPS], networks.folds), 'other data sets': (elsewhere, source)}
+    write_table(by_use(said), 'real_uses')
     write_table(std_by_sex(networks, answered[SHIPS]), 'real_sex')
     rows = [calibration_row('as they come', nested(raw[SHIPS], networks.folds, calibrate=False)),
             calibration_row('calibrated', answered[SHIPS])]
