@@ -67,7 +67,8 @@ class Fingerprints:
         self.energy = _running(self.traces)
         held = np.array([t.shape[1] for t in traces], int)
         self.lengths, self.length = np.unique(held, return_inverse=True) # and which of them each has
-        self._spectra, self._overlaps, self._parts = {}, {}, {} # the first two of the latest length of a trace
+        self._spectra, self._overlaps, self._parts = {}, {}, {} # the first two of the latest length of a trace;
+        # several threads compare at once: what is kept is whole before others see it, and never changed
 
     def __len__(self): return len(self.traces)
 
@@ -77,9 +78,10 @@ class Fingerprints:
         "What is kept of some leads alone."
         if all(there): return self
         if there not in self._parts:
-            part = self._parts[there] = copy(self)
+            part = copy(self)
             part.traces = self.traces*np.array(there, np.float32)[:, None]
             part.energy, part._spectra, part._overlaps = _running(part.traces), {}, {}
+            self._parts[there] = part
         return self._parts[there]
 
 def _running(x):
@@ -94,10 +96,13 @@ _EARLIEST = -SECONDS*RATE//5 # samples: a kept one may begin so much before the 
 def _products(self:Fingerprints, trace, rows, finer):
     "(rows, shifts): sums of products with a trace that is moved, in parts of a sample, from `_EARLIEST` on."
     n = fast_length(trace.shape[1]+_LEAST*RATE) # what wraps around meets zeros
-    if n not in self._spectra: self._spectra = {n: np.fft.rfft(self.traces.swapaxes(0, 1), n).conj()}
+    spectra = self._spectra.get(n)
+    if spectra is None:
+        spectra = np.fft.rfft(self.traces.swapaxes(0, 1), n).conj()
+        self._spectra = {n: spectra}
     moved = np.zeros((len(SHOWN), n), np.float32)
     moved[:, -_EARLIEST:trace.shape[1]-_EARLIEST] = trace*finer
-    spectra, spectrum = self._spectra[n], np.fft.rfft(moved)
+    spectrum = np.fft.rfft(moved)
     both = spectra[0, rows]*spectrum[0]
     for lead in range(1, len(SHOWN)): both += spectra[lead, rows]*spectrum[lead]
     return np.fft.irfft(both, n*finer)
@@ -107,7 +112,8 @@ def _products(self:Fingerprints, trace, rows, finer):
 def _overlap(self:Fingerprints, m, finer):
     """Of traces of `m` samples and every shift: where the overlap with kept ones of each length begins and ends, and by
     what the products are multiplied for the kept one's energy there: 0 where the overlap is not long enough."""
-    if (m, finer) not in self._overlaps:
+    found = self._overlaps.get((m, finer))
+    if found is None:
         shifts = np.arange(_EARLIEST*finer, (m-_LEAST*RATE)*finer+1)
         whole, lengths = (shifts+finer//2)//finer, self.lengths[:, None] # samples
         begin = np.maximum(whole, 0)
@@ -115,9 +121,10 @@ def _overlap(self:Fingerprints, m, finer):
         enough = end-begin >= np.maximum(_OVERLAP*np.minimum(lengths, m), _LEAST*RATE)
         from_, to = (np.take_along_axis(self.energy, np.clip(e-whole, 0, SECONDS*RATE), 1)
                      for e in (np.broadcast_to(begin, (len(self), len(whole))), end[self.length]))
-        if len({length for length, _ in self._overlaps} | {m}) > 1: self._overlaps = {}
-        self._overlaps[m, finer] = begin, end, enough[self.length]*_root(to-from_)
-    return self._overlaps[m, finer]
+        found = begin, end, enough[self.length]*_root(to-from_)
+        of_length = {key: overlap for key, overlap in self._overlaps.items() if key[0] == m}
+        self._overlaps = {**of_length, (m, finer): found}
+    return found
 
 def _root(energy): return (1/np.sqrt(np.maximum(energy, 1e-4))).astype(np.float32)
 

@@ -183,6 +183,30 @@ def test_what_a_fingerprint_cannot_tell_is_no_match():
     assert len(Fingerprints([]).correlations(beat_trace(noise, 200))) == 0
 
 
+def test_threads_compare_by_the_same_fingerprints():
+    "Between any two lines of a comparison another thread may make its own, of another length or other leads."
+    rng = np.random.default_rng(0)
+    signals = [rng.normal(0, .1, (12, 100*s)).astype(np.float32) for s in (10, 12, 10, 12)]
+    signals[2][1] = signals[3][1] = np.nan # lead II
+    texts, traces = [fingerprint(x, 100) for x in signals], [beat_trace(x, 100) for x in signals]
+    alone = [Fingerprints(texts).correlations(t) for t in traces]
+    for i, trace in enumerate(traces):
+        held, others, switches = Fingerprints(texts), [t for k, t in enumerate(traces) if k != i], []
+        def switch(frame, event, _):
+            if not frame.f_code.co_filename.endswith('fingerprint.py'): return None
+            if event == 'line':
+                sys.settrace(None)
+                switches.append(frame.f_lineno)
+                for t in others: held.correlations(t)
+                sys.settrace(switch)
+            return switch
+        before = sys.gettrace()
+        sys.settrace(switch)
+        try: found = held.correlations(trace)
+        finally: sys.settrace(before)
+        assert len(set(switches)) > 20 and np.array_equal(found, alone[i])
+
+
 @pytest.mark.parametrize('patients', [False, True])
 def test_scores_of_a_folder_without_patients_say_so(root, tmp_path, patients):
     says = 'no patient ids: folds and intervals are by recording'
