@@ -132,7 +132,8 @@ def fit_decoder(
                        'a decoder is chosen on the role "valid" and on nothing else')
     sets = LabelSets(classes=preds.classes).fit(known.truth)
     n = np.bincount(sets.encode(known.truth), minlength=len(sets))+.5
-    prevalence = valid.truth.mean(0)
+    least = 1/(len(valid)+2)
+    prevalence = np.clip(valid.truth.mean(0), least, 1-least)
     def make(trust, **kw): return SetDecoder(sets.matrix, n/n.sum(), prevalence, preds.classes, trust, utility, **kw)
     scores = {t: _mean_utility(make(t), sets, valid) for t in trusts}
     about = {'n_records': len(valid), 'n_sets': len(sets), 'scores': {str(t): s for t, s in scores.items()}}
