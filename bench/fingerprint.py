@@ -38,8 +38,7 @@ def changes(r):
     "Name → changed signal and its rate: what happens to recordings that are passed on."
     x, fs, time_s = r.signal, r.fs, np.arange(r.n)/r.fs
     yield 'one sample cut', x[:, 1:], fs
-    yield '0.77 s cut', x[:, round(.77*fs):], fs
-    yield '1 s cut', x[:, round(fs):], fs
+    for start in (.77, 1, 3, 4.5): yield f'{start} s cut', x[:, round(start*fs):], fs
     yield 'first 10 s only', x[:, :round(10*fs)], fs
     yield 'steps of 5 µV', np.rint(x*200)/200, fs
     for rate in (250, 100): yield f'resampled to {rate} Hz', resample(x, fs, rate) if fs != rate else x, rate

@@ -79,6 +79,10 @@ def _references(root, places):
     return tables
 
 # %% ../nbs/12_cohort.ipynb #90d980b1
+def _begins(n, first):
+    "What copies have in common, whatever their format: samples, and the first of each lead, mV, in whole microvolts."
+    return n, (np.rint(np.asarray(first, np.float32)*np.float32(1000))+0).tobytes() # -0 becomes 0
+
 def _wfdb_row(path):
     "What a header says of its recording."
     header = read_header(path)
@@ -87,19 +91,18 @@ def _wfdb_row(path):
     by_lead = {signal.lead: signal for signal in reversed(header.signals)}
     signals = [by_lead.get(lead) for lead in LEADS]
     if not any(signals): raise RecordError(path, f"has none of the leads {', '.join(LEADS)}: name its signals so")
-    marks = [s and (s.initial, s.checksum and s.checksum % 65536, s.gain, s.baseline) for s in signals]
+    first = [np.nan if s is None or s.initial is None else (s.initial-s.baseline)/s.gain for s in signals]
     return dict(id=path.stem, patient=header.patient, fs=header.fs, n_samples=n, age=header.age, sex=header.sex,
-                dx=header.dx, digest=None, marks=(n, *marks))
+                dx=header.dx, digest=None, begins=_begins(n, first))
 
 # %% ../nbs/12_cohort.ipynb #dd24535f
 def _signal_row(path):
     "The same from the recording itself, for files without a header."
     record = read_record(path, missing='nan')
-    units = np.rint(record.signal.astype(np.float64)*1000)
-    marks = [(first, total % 65536, 1000., 0) for first, total in zip(units[:, 0], np.nansum(units, axis=1))]
+    first = np.where(np.isin(LEADS, record.computed), np.nan, record.signal[:, 0])
     patient = record.patient if record.patient != record.id else ''
     return dict(id=record.id, patient=patient, fs=record.fs, n_samples=record.n, age=record.age, sex=record.sex,
-        dx=','.join(record.labels), digest=record_mark(record), marks=(record.n, *marks))
+        dx=','.join(record.labels), digest=record_mark(record), begins=_begins(record.n, first))
 
 # %% ../nbs/12_cohort.ipynb #8699089a
 def _describe(path):
@@ -283,7 +286,7 @@ def _told_apart(cohort):
         found = _describe(Path(row['path']))
         if isinstance(found, RecordError): raise found
         yield row | {'id': f'{name}/{row["id"]}', 'patient': f'{name}/{row["patient"]}', 'source': name,
-                     'digest': found['digest'], 'marks': found['marks']}
+                     'digest': found['digest'], 'begins': found['begins']}
 
 # %% ../nbs/12_cohort.ipynb #ac456a0c
 def join_cohorts(

@@ -23,11 +23,11 @@ def _groups(rows, key):
 
 # %% ../nbs/11b_duplicates.ipynb #6604e72e
 def add_digests(
-    rows:list, # dicts with `id`, `path`, `marks` and `digest`, which is set here
+    rows:list, # dicts with `id`, `path`, `begins` and `digest`, which is set here
     failed, # called with the `RecordError` of a recording that can't be read
 )->list:
     "Read the signals of rows that may be duplicates; returns the rows that could be read."
-    suspects = {id(row): row for key in ('id', 'marks') for group in _groups(rows, key) for row in group}
+    suspects = {id(row): row for key in ('id', 'begins') for group in _groups(rows, key) for row in group}
     for row in suspects.values():
         if row['digest']: continue
         try: row['digest'] = record_mark(read_record(row['path'], missing='nan'))

@@ -54,7 +54,7 @@ def _trace_of(text):
     return _STEPS[np.frombuffer(text.encode(), np.uint8)].reshape(len(SHOWN), -1)
 
 # %% ../nbs/12b_fingerprint.ipynb #721bfdf9
-ALIKE, _FINER, _OVERLAP, _LEAST = .9, 4, .8, 5 # correlation; steps a sample; share, and s, that must overlap
+ALIKE, _FINER, _LEAST = .9, 4, 5 # correlation; steps a sample; s that must overlap
 
 class Fingerprints:
     "Fingerprints to compare recordings with."
@@ -90,7 +90,7 @@ def _running(x):
     return np.concatenate([np.zeros((*power.shape[:-1], 1)), power], -1)
 
 # %% ../nbs/12b_fingerprint.ipynb #8449cd6c
-_EARLIEST = -SECONDS*RATE//5 # samples: a kept one may begin so much before the trace
+_EARLIEST = -(SECONDS-_LEAST)*RATE # samples: a kept one may begin so much before the trace
 
 @patch
 def _products(self:Fingerprints, trace, rows, finer):
@@ -118,7 +118,7 @@ def _overlap(self:Fingerprints, m, finer):
         whole, lengths = (shifts+finer//2)//finer, self.lengths[:, None] # samples
         begin = np.maximum(whole, 0)
         end = np.maximum(np.minimum(whole+lengths, m), begin)
-        enough = end-begin >= np.maximum(_OVERLAP*np.minimum(lengths, m), _LEAST*RATE)
+        enough = end-begin >= _LEAST*RATE
         from_, to = (np.take_along_axis(self.energy, np.clip(e-whole, 0, SECONDS*RATE), 1)
                      for e in (np.broadcast_to(begin, (len(self), len(whole))), end[self.length]))
         found = begin, end, enough[self.length]*_root(to-from_)

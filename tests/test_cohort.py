@@ -1,17 +1,19 @@
 "Scanning data sets: labels row by row, records that stand twice, what is skipped, folds."
 import os
+import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.io
+import wfdb
 from hypothesis import given, settings, strategies as st
 
 from ecg_nbdev.cohort import COLUMNS, find_records, join_cohorts, scan
 from ecg_nbdev.folds import make_folds, split_cohort
 from ecg_nbdev.parallel import in_order
-from ecg_nbdev.core import CLASSES, CohortError, Record, RecordError
+from ecg_nbdev.core import CLASSES, LEADS, CohortError, Record, RecordError
 from ecg_nbdev.labels import multi_hot, read_reference
 from ecg_nbdev.rules import label_rules
 from ecg_nbdev.records import read_record, write_record
@@ -79,6 +81,28 @@ def test_no_recording_stands_twice_unnoticed():
     pairs = {frozenset((Path(a).stem, Path(b).stem)) for a, b in zip(twins.path, twins.same_as)}
     exported = {frozenset(('Example', name)) for name in ('subject1_0', 'subject2_1')} # one recording, two formats
     assert pairs == {frozenset(('E07509', 'E07510')), frozenset(('HR00001', '00001_hr')), *exported}
+
+
+@real
+@pytest.mark.parametrize('kind', ['no checksum', 'finer units', 'no header'])
+def test_copies_are_found_whatever_their_headers_say(tmp_path, kind):
+    "Samples are compared: neither a lost checksum nor another gain or format hides a copy, in a folder or in two."
+    for path in scan(f'{ECG_DATA}/georgia').table.path[:6]:
+        r = read_record(path)
+        write_record(r, tmp_path/'one')
+        copy = Record(r.signal, r.fs, f'Z{r.id}')
+        header = write_record(copy, tmp_path/'two')
+        if kind == 'no checksum': header.write_text(re.sub(r'(?m)^(\S+\.mat(?: \S+){5}) \S+', r'\1 0', header.read_text()))
+        if kind == 'finer units':
+            units = np.rint(r.signal.T*2000).astype(int)
+            wfdb.wrsamp(copy.id, r.fs, ['mV']*12, list(LEADS), d_signal=units, fmt=['16']*12, adc_gain=[2000]*12,
+                        baseline=[0]*12, write_dir=str(tmp_path/'two'))
+        if kind == 'no header':
+            header.unlink()
+            scipy.io.savemat(header.with_suffix('.mat'), {'ECG': dict(sex='Male', age=5, data=r.signal.astype(float))})
+    both = join_cohorts(scan(tmp_path/'one'), scan(tmp_path/'two'))
+    for cohort in (both, scan(tmp_path)):
+        assert len(cohort) == 6 and cohort.duplicates.case.tolist() == ['twin']*6
 
 
 @real

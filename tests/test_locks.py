@@ -167,7 +167,9 @@ def test_the_shipped_model_knows_its_recordings():
     assert len(held) > 1
     for r in held:
         assert shipped.seen(sample_mark(r.signal), r.signal, r.fs) == 'identical'
-        for x, fs in ((r.signal[:, 1:], r.fs), (np.rint(r.signal*200)/200, r.fs), (resample(r.signal, r.fs, 100), 100)):
+        for x, fs in ((r.signal[:, 1:], r.fs), (r.signal[:, round(3*r.fs):], r.fs), (np.rint(r.signal*200)/200, r.fs),
+                      (resample(r.signal, r.fs, 100), 100)):
+            if x.shape[1] < 5*fs: continue # too little is left
             assert shipped.seen(sample_mark(x), x, fs) == 'alike'
 
 
