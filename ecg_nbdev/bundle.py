@@ -125,8 +125,8 @@ def save_bundle(
 # %% ../nbs/80_bundle.ipynb #ca4d7df1
 def _check_marks(config):
     "Refuse a model that names recordings in another way than this version: it could not know them again."
-    seen, chosen_on = config['about'].get('seen', {}), (config['thresholds'] or {}).get('chosen_on', ())
-    try: mark_kinds([*seen, *chosen_on])
+    chosen_on = [mark for part in ('thresholds', 'calibration') for mark in (config[part] or {}).get('chosen_on', ())]
+    try: mark_kinds([*config['about'].get('seen', {}), *chosen_on])
     except CohortError as e: raise BundleError(str(e)) from None
 
 # %% ../nbs/80_bundle.ipynb #9ebfcbb3

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from .core import CLASSES, ECGError
 from .predictions import Predictions, check_columns, check_order
-from .thresholds import log_odds
+from .thresholds import check_unseen, log_odds
 
 # %% ../nbs/60a_calibration.ipynb #e06b0bb2
 CALIBRATION_METHODS = ('none', 'temperature', 'platt', 'beta', 'isotonic') # the simplest first
@@ -140,8 +140,10 @@ class Calibration:
     curves:tuple # K of `fit_curve`
     classes:tuple=CLASSES # the K classes
     about:dict=field(default_factory=dict) # inner losses, on how many recordings
+    chosen_on:tuple=() # keys of the `Predictions` that chose it
 
     def __post_init__(self):
+        object.__setattr__(self, 'chosen_on', tuple(self.chosen_on))
         if len(self.curves) != len(self.classes):
             raise ECGError(f'{len(self.curves)} calibration curves for {len(self.classes)} classes: '
                            'give one per class')
@@ -153,19 +155,23 @@ class Calibration:
         return np.stack([apply_curve(c, p) for c, p in zip(self.curves, np.asarray(prob, float).T)], 1)
 
     def __call__(self, preds:Predictions)->Predictions:
-        "`preds` with calibrated probabilities and without answers; raises ECGError for other classes."
+        """`preds` with calibrated probabilities and without answers.
+
+        Raises CohortError where test recordings have chosen it, ECGError for other classes."""
         check_order(preds.classes, self.classes)
+        check_unseen(preds, self, what='this calibration')
         provenance = {**preds.provenance, 'calibration': [c['method'] for c in self.curves]}
         return replace(preds, prob=self.apply(preds.prob), answer=None, provenance=provenance)
 
     def to_dict(self)->dict:
         "As JSON can hold it."
-        return {'curves': list(self.curves), 'classes': list(self.classes), 'about': self.about}
+        return {'curves': list(self.curves), 'classes': list(self.classes), 'about': self.about,
+                'chosen_on': list(self.chosen_on)}
 
     @classmethod
     def from_dict(cls, d:dict)->'Calibration':
         "The calibration of a dictionary `d` that `to_dict` made."
-        return cls(tuple(d['curves']), tuple(d['classes']), d['about'])
+        return cls(tuple(d['curves']), tuple(d['classes']), d['about'], d['chosen_on'])
 
 # %% ../nbs/60a_calibration.ipynb #4b9b1a21
 def fit_calibration(
@@ -182,4 +188,5 @@ def fit_calibration(
     if method == 'choose': fitted = [choose_curve(t, p, seed=seed) for t, p in pairs]
     else: fitted = [(fit_curve(t, p, method), {}) for t, p in pairs]
     curves, losses = zip(*fitted)
-    return Calibration(curves, preds.classes, {'n_records': len(valid), 'losses': list(losses)})
+    about = {'n_records': len(valid), 'losses': list(losses)}
+    return Calibration(curves, preds.classes, about, tuple(sorted(valid.key)))

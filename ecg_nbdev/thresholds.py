@@ -337,6 +337,7 @@ def check_unseen(
     preds:Predictions, # about to be scored
     thresholds, # an operating point, with the marks of what has chosen it as `chosen_on`; or None
     role:str='test', # recordings that are scored; train and valid ones may be known
+    what:str='these thresholds', # words for the operating point
 ):
     "Raises CohortError where test recordings have chosen the operating point, or where that cannot be known."
     if role != 'test' or thresholds is None or not thresholds.chosen_on: return
@@ -344,7 +345,7 @@ def check_unseen(
     seen = among(part.key, thresholds.chosen_on)
     if seen.any():
         raise CohortError(f'{seen.sum()} of {len(part)} test recordings, {part.ids[seen.argmax()]} the first, '
-                          'have chosen these thresholds: score on recordings that nothing has seen')
+                          f'have chosen {what}: score on recordings that nothing has seen')
 
 # %% ../nbs/60_thresholds.ipynb #13eea717
 def apply_thresholds(

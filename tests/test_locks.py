@@ -38,7 +38,7 @@ from ecg_nbdev.thresholds import check_unseen
 root, folder, out = map(Path, sys.argv[1:])
 bare = Predictor(create_model('lead', n_classes=9, fs=100))
 chosen = bare.predictions(scan(root/'chosen'), 'valid')
-points = fit_thresholds(chosen), fit_decoder(chosen)
+points = fit_thresholds(chosen), fit_decoder(chosen), fit_calibration(chosen, 'temperature')
 points += tuple(type(at).from_dict(json.loads(json.dumps(at.to_dict()))) for at in points)
 cohort = scan(folder)
 memory = MemoryStore((read_record(p) for p in cohort.table.path), prepare=bare.preparation)
@@ -57,7 +57,7 @@ ways['ensemble'] = ensemble.predictions(disk)
 ways['average'] = average_predictions([first, ways['disk']])
 ways['pooled'] = pool_predictions([first.take(range(half)), first.take(range(half, len(first)))])
 ways['saved'] = load_predictions(save_predictions(first, out/'p.parquet'))
-ways['calibrated'] = fit_calibration(replace(first, role='valid'), 'temperature')(first)
+ways['calibrated'] = replace(points[2], chosen_on=())(first)
 ways['one of them'] = first.take([0])
 truth, folds = multi_hot(memory.index.labels), np.arange(len(memory)) % 3
 def guess(train, valid, test, seed): return first.prob[valid], first.prob[test]
@@ -68,7 +68,8 @@ ways['a table by hand'] = Predictions(table.record, table[list(CLASSES)], first.
 for name, p in ways.items():
     said = set()
     for at in points:
-        for score in (apply_thresholds, evaluate, check_unseen):
+        calibrates = isinstance(at, Calibration)
+        for score in (lambda preds, calibrate: calibrate(preds),) if calibrates else (apply_thresholds, evaluate, check_unseen):
             try: score(replace(p, answer=None), at); said.add('scored')
             except CohortError as e:
                 if 'have chosen' in str(e): said.add('refused')
