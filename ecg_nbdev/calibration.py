@@ -43,19 +43,27 @@ def _fit_logistic(truth, prob, method):
     return minimize(loss, start, jac=True, method='L-BFGS-B', bounds=bounds).x
 
 # %% ../nbs/60a_calibration.ipynb #799eb379
+def _fitted_curve(truth, prob, method):
+    "A curve of one of the methods that have numbers."
+    if method != 'isotonic': return {'method': method, 'parameters': _fit_logistic(truth, prob, method).tolist()}
+    from sklearn.isotonic import IsotonicRegression
+    fitted = IsotonicRegression(y_min=0, y_max=1).fit(prob, np.asarray(truth, float))
+    return {'method': method, 'x': fitted.X_thresholds_.tolist(), 'y': fitted.y_thresholds_.tolist()}
+
 def fit_curve(
     truth:np.ndarray, # (n,) bool
     prob:np.ndarray, # (n,)
     method:str, # a name of `CALIBRATION_METHODS`
 )->dict: # method and its numbers
-    "Fit one class's curve; raises ECGError for a method that is not known."
+    """Fit one class's curve; none where it would be flat, as without positives: order is worth more than the level.
+
+    Raises ECGError for a method that is not known."""
     if method not in CALIBRATION_METHODS:
         raise ECGError(f"no calibration '{method}': write one of {', '.join(CALIBRATION_METHODS)}")
-    if method == 'none': return {'method': method}
-    if method != 'isotonic': return {'method': method, 'parameters': _fit_logistic(truth, prob, method).tolist()}
-    from sklearn.isotonic import IsotonicRegression
-    fitted = IsotonicRegression(y_min=0, y_max=1).fit(prob, np.asarray(truth, float))
-    return {'method': method, 'x': fitted.X_thresholds_.tolist(), 'y': fitted.y_thresholds_.tolist()}
+    if method == 'none' or np.all(truth) or not np.any(truth): return {'method': 'none'}
+    curve = _fitted_curve(truth, prob, method)
+    low, high = apply_curve(curve, np.array([0, 1]))
+    return curve if low < high else {'method': 'none'}
 
 # %% ../nbs/60a_calibration.ipynb #930dcf28
 def apply_curve(

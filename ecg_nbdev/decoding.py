@@ -137,4 +137,5 @@ def fit_decoder(
     def make(trust, **kw): return SetDecoder(sets.matrix, n/n.sum(), prevalence, preds.classes, trust, utility, **kw)
     scores = {t: _mean_utility(make(t), sets, valid) for t in trusts}
     about = {'n_records': len(valid), 'n_sets': len(sets), 'scores': {str(t): s for t, s in scores.items()}}
-    return make(max(scores, key=scores.get), about=about, chosen_on=tuple(sorted(known.key)))
+    best = max(scores, key=lambda t: (scores[t], -abs(np.log(t)))) # among equals the nearest to Bayes' rule
+    return make(best, about=about, chosen_on=tuple(sorted(known.key)))

@@ -55,6 +55,7 @@ def _trace_of(text):
 
 # %% ../nbs/12b_fingerprint.ipynb #721bfdf9
 ALIKE, _FINER, _LEAST = .9, 4, 5 # correlation; steps a sample; s that must overlap
+_SHORT, _LESS = 8, .97 # s of overlap below which a correlation counts less, and how much of it
 
 class Fingerprints:
     "Fingerprints to compare recordings with."
@@ -118,10 +119,10 @@ def _overlap(self:Fingerprints, m, finer):
         whole, lengths = (shifts+finer//2)//finer, self.lengths[:, None] # samples
         begin = np.maximum(whole, 0)
         end = np.maximum(np.minimum(whole+lengths, m), begin)
-        enough = end-begin >= _LEAST*RATE
+        counts = np.where(end-begin >= _SHORT*RATE, 1, _LESS)*(end-begin >= _LEAST*RATE)
         from_, to = (np.take_along_axis(self.energy, np.clip(e-whole, 0, SECONDS*RATE), 1)
                      for e in (np.broadcast_to(begin, (len(self), len(whole))), end[self.length]))
-        found = begin, end, enough[self.length]*_root(to-from_)
+        found = begin, end, counts.astype(np.float32)[self.length]*_root(to-from_)
         of_length = {key: overlap for key, overlap in self._overlaps.items() if key[0] == m}
         self._overlaps = {**of_length, (m, finer): found}
     return found

@@ -166,13 +166,18 @@ class BestEpoch(TrackerCallback):
     ): super().__init__(monitor=monitor); self.state = None
     def after_epoch(self):
         super().after_epoch()
-        if self.new_best or self.state is None:
+        if self.new_best or np.isinf(self.best): # undefined so far: the latest epoch
             self.state, self.epoch_of_best = copy.deepcopy(get_model(self.model).state_dict()), self.epoch
     def kept(self)->dict:
         "The best value, its epoch and its weights, for `resumable`."
         return {name: vars(self)[name] for name in ('best', 'state', 'epoch_of_best')}
     def after_fit(self):
         if self.state is not None and not hasattr(self.learn, 'lr_finder'): get_model(self.model).load_state_dict(self.state)
+
+class _Patience(EarlyStoppingCallback):
+    "Stop when a score has not risen for some epochs; while it is undefined, none of them counts."
+    def after_epoch(self):
+        if not np.isnan(self.recorder.values[-1][self.idx]): super().after_epoch()
 
 # %% ../nbs/51_learner.ipynb #3e23f820
 class AverageWeights(Callback):
@@ -313,7 +318,7 @@ def train_learner(
 
     Raises ECGError for training that diverges."""
     cbs = [BestEpoch(), _WatchLoss(lr)]
-    if patience: cbs.append(EarlyStoppingCallback(monitor='macro_auroc', patience=patience))
+    if patience: cbs.append(_Patience(monitor='macro_auroc', patience=patience))
     if csv: cbs.append(_WriteHistory(csv))
     with quiet(learn, not show), _plain_lines(learn, show), resumable(learn, checkpoint):
         learn.fit_one_cycle(epochs, lr, cbs=cbs)

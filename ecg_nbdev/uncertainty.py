@@ -198,5 +198,5 @@ def corrected_t_test(
     k, mean = len(d), d.mean()
     error = np.sqrt((1/k+test_share)*d.var(ddof=1))
     reach = t.ppf(.975, k-1)*error
-    p = float(2*t.sf(abs(mean)/error, k-1)) if error else 1.
+    p = float(2*t.sf(abs(mean)/error, k-1)) if error else float(mean == 0)
     return {'mean': mean, 'low': mean-reach, 'high': mean+reach, 'p': p}
