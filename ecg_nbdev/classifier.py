@@ -13,7 +13,7 @@ from fastcore.basics import patch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 from .folds import split_cohort
-from .core import LEADS, CohortError, Record
+from .core import CLASSES, LEADS, CohortError, Record, RecordError
 from .data import ecg_dls
 from .labels import multi_hot
 from .learner import ecg_learner, train_learner
@@ -57,14 +57,17 @@ def _targets(records, y, classes):
         return names, found, [(names[k],) for k in number], none
     names = tuple(classes or map(str, range(y.shape[1])))
     if len(names) != y.shape[1]: raise CohortError(f'{len(names)} classes and {y.shape[1]} columns of y: name each')
-    return names, np.array(names), [tuple(c for c, on in zip(names, row) if on) for row in y], none
+    y = y.astype(float)
+    if not np.isin(y[~np.isnan(y)], (0, 1)).all(): raise CohortError('y holds more than 0, 1 and NaN (unknown)')
+    def where(entries): return [tuple(c for c, on in zip(names, row) if on) for row in entries]
+    return names, np.array(names), where(y == 1), where(np.isnan(y))
 
 # %% ../nbs/86_classifier.ipynb #bfd01eef
 class ECGClassifier(ClassifierMixin, BaseEstimator):
     """A network of the family as a scikit-learn estimator of recordings.
 
     X is a list of `Record`s, or an array (n, 12, times) in mV.
-    y is None (the records' labels), (n,) or (n, K) of 0 and 1."""
+    y is None (the records' labels), (n,) or (n, K) of 0 and 1, NaN where a label is unknown."""
     def __init__(self,
         arch='crnn', # a name of `ecg_nbdev.models.MODELS`
         classes=None, # names of the K classes; from the labels where not given
@@ -99,7 +102,7 @@ class ECGClassifier(ClassifierMixin, BaseEstimator):
 
     def fit(self,
         X, # a list of `Record`s, or an array (n, 12, times) in mV
-        y=None, # None: the records' labels; (n,) one class each; (n, K) 0 or 1
+        y=None, # None: the records' labels; (n,) one class each; (n, K) 0, 1 or NaN: unknown
     )->'ECGClassifier': # itself
         "Train a network; raises CohortError where too few recordings are labelled or X and y do not fit."
         records = _as_records(X, self.fs)
@@ -108,7 +111,9 @@ class ECGClassifier(ClassifierMixin, BaseEstimator):
         self.one_each_ = y is not None and np.ndim(y) == 1
         self.predictor_, split = self._train(store, names, self.one_each_)
         if not self.one_each_:
-            self.predictor_.thresholds = fit_thresholds(self.predictor_.predictions(store, split), self.rule)
+            most = 3 if names == CLASSES else len(names)
+            preds = self.predictor_.predictions(store, split)
+            self.predictor_.thresholds = fit_thresholds(preds, self.rule, most=most)
         return self
 
 # %% ../nbs/86_classifier.ipynb #24594469
@@ -131,8 +136,11 @@ def predict(self:ECGClassifier,
     X, # as in `fit`
 )->np.ndarray: # (n,) classes where `fit` was given one each, else (n, K) 0 or 1
     "The likeliest class, or all that reach their thresholds."
-    prob = np.nan_to_num(self.predict_proba(X))
+    prob = self.predict_proba(X)
+    if self.one_each_ and np.isnan(prob).any():
+        raise RecordError(f'recording {np.isnan(prob).any(1).argmax()}', 'no window of it holds enough samples: leave it out')
     if self.one_each_: return self.classes_[prob.argmax(1)]
+    prob = np.nan_to_num(prob)
     return self.predictor_.thresholds.decode(prob).astype(int)
 
 # %% ../nbs/86_classifier.ipynb #d33fa111

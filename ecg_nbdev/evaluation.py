@@ -46,8 +46,9 @@ def _all_scores(part, one, weights):
 def _forced_scores(part, thresholds):
     "Scores of label sets where each recording gets a label: for data sets in which every recording has one."
     if thresholds is None: return {}
-    forced = replace(part, answer=thresholds.decode(part.prob, least=1))
-    every = np.ones((1, len(part)))
+    named = part.take(part.truth.any(1))
+    forced = replace(named, answer=thresholds.decode(named.prob, least=1))
+    every = np.ones((1, len(named)))
     return {f'{name}_forced': SCORES[name](forced, None, every)[0] for name in ('macro_f1', 'exact_match')}
 
 # %% ../nbs/61_evaluation.ipynb #4220a565
@@ -143,7 +144,8 @@ def _with_none(part, none, n_boot, seed, alone):
     row = {'recordings': len(none), 'answered': int(none.answer.any(1).sum()),
            'answered_not_normal': int(ill.any(1).sum())}
     if not len(none): return {**row, 'macro_auroc': np.nan, 'low': np.nan, 'high': np.nan}
-    everyone = join_predictions([part, none], fold=np.r_[part.fold, none.fold])
+    named = part.take(part.truth.any(1))
+    everyone = join_predictions([named, none], fold=np.r_[named.fold, none.fold])
     drawn = drawn_scores(everyone, draw_weights(len(everyone), n_boot, seed), ['macro_auroc'])
     value, low, high = percentile_intervals(drawn).loc['macro_auroc']
     return {**row, 'macro_auroc': value, 'low': low, 'high': high}

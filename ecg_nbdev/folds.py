@@ -66,9 +66,10 @@ def split_of_fold(
     """The fold is 'test', the next one 'valid' (for the choice of epoch and thresholds), the others 'train'.
 
     Raises CohortError for a fold that is not there."""
-    k = folds.max()+1
-    if not 0 <= fold < k: raise CohortError(f'there is no fold {fold}: choose 0 to {k-1}')
-    return np.select([folds == fold, folds == (fold+1) % k], ['test', 'valid'], 'train')
+    there = np.unique(folds).tolist()
+    if fold not in there: raise CohortError(f'there is no fold {fold}: choose one of {", ".join(map(str, there))}')
+    following = there[(there.index(fold)+1) % len(there)]
+    return np.select([folds == fold, folds == following], ['test', 'valid'], 'train')
 
 # %% ../nbs/12c_folds.ipynb #91f0ffef
 def cpsc2018_folds()->pd.Series: # (6877,) int, record id → 0 … 9

@@ -17,14 +17,15 @@ from .metrics import class_mean, fully_known, ratio
 # %% ../nbs/50a_official.ipynb #e785c87d
 def cpsc2018_matrix(
     truth:np.ndarray, # (n, K) bool
-    first:np.ndarray, # (n,) number of each recording's first label
+    first:np.ndarray, # (n,) number of each recording's first label, -1 where it has none: it does not count
     answered:np.ndarray, # (n,) number of the one class answered for each recording
     weight:np.ndarray|None=None, # (draws, n) how often each recording counts
     known:np.ndarray|None=None, # (n, K) bool, entries whose truth is known; all where not given
 )->np.ndarray: # (K, K) int, or (draws, K, K); rows true, columns answered
     "The challenge's confusion matrix (Liu et al. 2018)."
     arrays = np.asarray(truth, bool), np.asarray(first, int), np.asarray(answered, int)
-    truth, first, answered, weight = fully_known(known, *arrays, weight=weight)
+    known = np.ones_like(arrays[0]) if known is None else known
+    truth, first, answered, weight = fully_known(known & (arrays[1] >= 0)[:, None], *arrays, weight=weight)
     k = truth.shape[1]
     cell = np.where(truth[np.arange(len(truth)), answered], answered, first)*k+answered
     if weight is None: return np.bincount(cell, minlength=k*k).reshape(k, k)

@@ -236,6 +236,10 @@ class _StoreSignals:
             yield signal
 
 # %% ../nbs/79a_predictor.ipynb #5d944a07
+def _refuse_unreadable(path, record):
+    "Raise RecordError for a recording to which no answer would be given."
+    if words := '; '.join(f.words for f in check_quality(record) if f.refuse): raise RecordError(path, words)
+
 class _FileSignals:
     "The prepared signals of a cohort, read one after the other; what can't be read is listed."
     def __init__(self, cohort, preparation, seen, windows, show):
@@ -247,6 +251,7 @@ class _FileSignals:
         for i, path in enumerate(with_bar(self.table.path, len(self.table), self.show)):
             try:
                 record = read_anywhere(path)
+                _refuse_unreadable(path, record)
                 signal = prepare_record(record, self.preparation)
             except RecordError as e:
                 self.failed.append({'path': str(path), 'reason': e.reason})

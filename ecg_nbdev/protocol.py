@@ -11,11 +11,13 @@ __all__ = ['CrossValidation', 'cross_validate', 'compare_folds']
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+import json
 import numpy as np
 import pandas as pd
 from .core import CLASSES, CohortError, ECGError
 from .calibration import fit_calibration
 from .evaluation import evaluate
+from .folders import digest_of
 from .uncertainty import (SCORES, corrected_t_test, draw_weights, drawn_scores, percentile_intervals,
     scored_part, single_answer)
 from .thresholds import apply_thresholds, fit_thresholds
@@ -49,17 +51,17 @@ def _predict_fold(fit_predict, make, folds, outer, inner, seeds):
     return join_predictions(parts, fold=np.full(sum(map(len, parts)), outer))
 
 # %% ../nbs/61a_protocol.ipynb #439f9bc3
-def _kept_fold(path, about, ids):
-    "Predictions of a finished fold; raises ECGError where they are of another protocol or other recordings."
+def _kept_fold(path, about):
+    "Predictions of a finished fold; raises ECGError where they are of another protocol, other recordings or labels."
     part = load_predictions(path)
-    if part.provenance != about or set(part.of('test').ids) != set(ids):
+    if part.provenance != about:
         raise ECGError(f'{path}: holds predictions of another run: name another folder, or remove it')
     return part
 
 # %% ../nbs/61a_protocol.ipynb #00e273fc
-def _kept_or_predicted(path, about, ids, predict):
+def _kept_or_predicted(path, about, predict):
     "Predictions of one outer fold: read where it has been finished before, otherwise predicted and kept."
-    if path and path.exists(): return _kept_fold(path, about, ids)
+    if path and path.exists(): return _kept_fold(path, about)
     part = replace(predict(), provenance=about)
     if path: save_predictions(part, path)
     return part
@@ -103,19 +105,26 @@ class CrossValidation:
         return table.assign(pooled=pooled.value, low=pooled.low, high=pooled.high).rename_axis('score')
 
 # %% ../nbs/61a_protocol.ipynb #1c07b91d
-def _maker(ids, truth, first, key, classes, provenance):
+def _states(truth):
+    "Labels and which of them are known, (n, K) each; raises ECGError for more than 0, 1 and NaN."
+    truth = np.asarray(truth, float)
+    known = ~np.isnan(truth)
+    if np.isin(truth[known], (0, 1)).all(): return truth == 1, known
+    raise ECGError('truth holds more than 0, 1 and NaN: say yes, no, or that it is unknown')
+
+def _maker(ids, truth, known, first, key, classes, provenance):
     "(rows, probabilities, role) → `Predictions` of these recordings."
     def rows_of(values, rows): return None if values is None else np.asarray(values)[rows]
     def make(rows, prob, role):
         return Predictions(ids[rows], prob, truth[rows], role, classes, rows_of(first, rows), key=rows_of(key, rows),
-                           provenance=provenance)
+                           provenance=provenance, known=known[rows])
     return make
 
 # %% ../nbs/61a_protocol.ipynb #10b1c4de
 def cross_validate(
     fit_predict, # (train rows, valid rows, test rows, seed) → probabilities of valid rows (v, K), of test rows (t, K)
     ids, # (n,) names of the recordings
-    truth:np.ndarray, # (n, K) bool
+    truth:np.ndarray, # (n, K) 0 and 1, NaN where a label is unknown
     folds:np.ndarray, # (n,) number of each recording's fold, of `make_folds`
     first=None, # (n,) number of each recording's first label
     key=None, # (n,) what tells one recording from another, see `Predictions`
@@ -129,18 +138,20 @@ def cross_validate(
 )->CrossValidation:
     """Outer folds report, inner folds choose; repeatable where `fit_predict` is.
 
-    Raises CohortError where there are too few folds, ECGError where `folder` holds another run."""
-    truth, folds, ids = np.asarray(truth, bool), np.asarray(folds), np.asarray(ids).astype(str)
+    Raises CohortError where there are too few folds, ECGError where `folder` holds another run and for other labels."""
+    truth, known = _states(truth)
+    folds, ids = np.asarray(folds), np.asarray(ids).astype(str)
     if not len(ids) == len(truth) == len(folds):
         raise CohortError(f'{len(ids)} ids, {len(truth)} rows of labels and {len(folds)} fold numbers: '
                           'give one of each per recording')
-    make = _maker(ids, truth, first, key, classes, provenance or {})
+    make = _maker(ids, truth, known, first, key, classes, provenance or {})
+    told = digest_of(*(json.dumps(np.asarray(x).tolist()) for x in (ids, folds, truth, known, first, key, classes)))
     parts, points = [], []
     for outer in range(int(folds.max())+1):
-        about = {**(provenance or {}), 'fold': outer, 'inner': inner, 'seeds': list(seeds)}
+        about = {**(provenance or {}), 'fold': outer, 'inner': inner, 'seeds': list(seeds), 'recordings': told}
         path = Path(folder)/f'fold-{outer}.parquet' if folder else None
         predict = partial(_predict_fold, fit_predict, make, folds, outer, inner, seeds)
-        part = _kept_or_predicted(path, about, ids[folds == outer], predict)
+        part = _kept_or_predicted(path, about, predict)
         if calibrate: part = fit_calibration(part, calibrate)(part)
         points.append(choose(part))
         parts.append(apply_thresholds(part, points[-1]))

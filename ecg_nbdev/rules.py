@@ -151,7 +151,7 @@ def _check_list(path, rows):
     for i, row in enumerate(rows):
         name, parent = row['class'], row.get('parent', '')
         if not name or re.search('[;,?]', name): why = f'the class {name!r}: give a name without , ; or ?'
-        elif name in names[:i]: why = f'the class {name} twice: give each class one row'
+        elif name.lower() in map(str.lower, names[:i]): why = f'the class {name} twice: write it once, in one way'
         elif name.lower() in _TAKEN: why = f'the class {name}, which is a column of answers: give it another name'
         elif parent and (parent not in names or parent == name):
             why = f'the parent {parent} of {name}: name another class of the list'
@@ -183,7 +183,9 @@ def _read_column(path, column):
         facts = {'dx': ','.join(_split(row[column])), **{k: row[k] for k in ('patient', 'sex') if row.get(k)}}
         try: facts |= {k: kind(row[k]) for k, kind in (('age', float), ('fold', int)) if row.get(k)}
         except ValueError as e: raise CohortError(f'{path}: {e}: write ages and folds as numbers') from None
-        told[Path(next(iter(row.values()))).stem] = facts
+        name = Path(next(iter(row.values()))).stem
+        if told.setdefault(name, facts)['dx'] != facts['dx']:
+            raise CohortError(f'{path}: names {name} twice, with other labels: give each recording one row')
     classes = sorted({label.rstrip('?') for row in rows for label in _split(row[column])}-{'none'})
     if not classes: raise CohortError(f'{path}: its column {column} is empty: name one that holds labels')
     _check_list(path, [{'class': name} for name in classes])

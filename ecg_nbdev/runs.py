@@ -63,6 +63,8 @@ def _check_names(arch, loss, approach, rule, calibrate, decode):
         'calibration': (calibrate, ['', 'choose', *CALIBRATION_METHODS])}
     for kind, (name, known) in named.items():
         if name not in known: raise ECGError(f"no {kind} '{name}': write one of {', '.join(filter(None, known))}")
+    if approach == 'powerset' and (decode, rule) != ('thresholds', 'f1'):
+        raise ECGError('--approach powerset answers with its likeliest label set: leave out --decode and --rule')
     if loss and (loss == 'powerset') != (approach == 'powerset'):
         raise ECGError(f"loss '{loss}' does not fit approach '{approach}': leave it out")
 
@@ -98,7 +100,7 @@ def _where_from(pretrain, rules, arch, approach, fs):
     usual = (arch, approach, fs) == ('crnn', 'thresholds', 100)
     return 'shipped' if usual and rules.classes != CLASSES else None
 
-def _start(pretrain, approach, fs):
+def _start(pretrain, approach, fs, arch):
     "The network that training goes on from; none yet for one that is trained on simulated recordings first."
     if pretrain and approach == 'powerset':
         raise CohortError('--pretrain knows classes and no label sets: train with --approach thresholds')
@@ -108,6 +110,8 @@ def _start(pretrain, approach, fs):
         kind = ' of label sets' if start.label_sets else ''
         raise CohortError(f'{pretrain}: a model{kind} at {start.preparation.fs:g} Hz: '
                           f'name one of single classes at {fs:g} Hz')
+    if (kind := start.model.config['arch']) != arch:
+        raise CohortError(f'{pretrain}: its network is a {kind}, not {arch}: write --arch {kind} or --pretrain none')
     return _Start(start.model, start.classes, start.about.get('seen', {}))
 
 # %% ../nbs/83_runs.ipynb #ecb2d6ec
@@ -212,7 +216,7 @@ def train_run(
     options |= {'pretrain': _where_from(pretrain, rules, arch, approach, fs), 'classes': classes and rules.name}
     with _joined() as ranks:
         if ranks and ranks.rank: return _follow(ranks)
-        start = _start(options['pretrain'], approach, fs)
+        start = _start(options['pretrain'], approach, fs, arch)
         depends = {**options, 'processes': ranks.processes if ranks else 1, 'start': _weights_of(start.model)}
         with run_folder(out, depends, resume) as run:
             return _train(run, data_path, rules, start, options, show, ranks)

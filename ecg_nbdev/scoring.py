@@ -104,6 +104,10 @@ def say_scores(
     forced = 'each has a label: where none reached its threshold, the nearest' if evaluation.least else (
         f'{evaluation.unanswered} of them without an answer: nothing reached its threshold')
     print(forced)
+    none = evaluation.none_of_the_classes
+    if none['recordings'] and evaluation.part.classes == CLASSES:
+        print(f'{count_of(none["recordings"], "recording")} with none of the classes not among them: '
+              f'{none["answered_not_normal"]} answered with one other than Normal')
     undefined = evaluation.per_class.index[evaluation.per_class.auroc.isna()]
     if len(undefined):
         print(f'no AUROC for {", ".join(undefined)}: the test recordings hold none, or nothing else;\n'

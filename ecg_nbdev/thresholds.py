@@ -300,6 +300,7 @@ def _threshold(truth, prob, rule, smooth):
 
 # %% ../nbs/60_thresholds.ipynb #7f849152
 _USES = 'everyday answers, which may be empty, and scores that force a label'
+_EVERYDAY = 'everyday answers, which may be empty'
 
 def fit_thresholds(
     preds:Predictions, # the `valid` recordings of it are used, and no others
@@ -307,7 +308,7 @@ def fit_thresholds(
     smooth:bool=True, # smooth the counts; rules with >= and expected- stay exact
     together:bool=True, # then move all thresholds to where decoded labels are best; not with rules >= and expected-
     weights:np.ndarray|None=None, # (K, K) of `challenge_weights`, for the rule 'challenge'
-    least:int|None=None, # labels of a recording at least; None: everyday answers have 0, and forced ones count as much
+    least:int|None=None, # labels of an answer at least; None: 0, and of the nine classes forced answers count as much
     **decoding, # `most`, `alone` of `Thresholds`
 )->Thresholds:
     """Choose an operating point on validation recordings; raises ECGError where there are none.
@@ -324,12 +325,13 @@ def fit_thresholds(
         normal, whole = classes.index('Normal') if 'Normal' in classes else 0, valid.known.all(1)
         values = challenge_thresholds(valid.truth[whole], valid.prob[whole], weights, values)
         def goodness(truth, answer): return challenge_score(truth[whole], answer[whole], weights, normal)
+    forced = least is None and classes == CLASSES # whose data sets give each recording a label
     about = {'rule': how if isinstance(how, str) else rules, 'n_records': len(valid),
              'positives': valid.truth.sum(0).tolist(), 'n_none': int((~valid.truth.any(1) & valid.known.all(1)).sum()),
-             'chosen_for': _USES if least is None else f'at least {least} labels'}
+             'chosen_for': f'at least {least} labels' if least else _USES if forced else _EVERYDAY}
     at = Thresholds(values, classes, least or 0, about=about, chosen_on=tuple(sorted(valid.key)), **decoding)
     if not together or not all(map(_is_free, rules)): return at
-    if least is None: return _move_together(at, _both_uses(goodness, valid.truth, valid.prob))
+    if forced: return _move_together(at, _both_uses(goodness, valid.truth, valid.prob))
     return _move_together(at, lambda moved: goodness(valid.truth, moved.decode(valid.prob)))
 
 # %% ../nbs/60_thresholds.ipynb #39c6966f

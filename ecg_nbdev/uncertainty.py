@@ -10,7 +10,7 @@ __all__ = ['SCORES', 'bootstrap', 'compare', 'corrected_t_test']
 # %% ../nbs/60c_uncertainty.ipynb #f66bca06
 import numpy as np
 import pandas as pd
-from .core import ECGError
+from .core import CLASSES, ECGError
 from .decoding import SetDecoder
 from .metrics import auprc, auroc, counts, exact_match, f_score
 from .official import cpsc2018_f1, cpsc2018_matrix
@@ -22,8 +22,9 @@ def scored_part(
     preds:Predictions, # answered
     role:str='test', # 'train' and 'valid' are for looking at how much better they score, never for a report
 )->tuple: # the predictions that can be scored, number left out
-    """Answered predictions of one role that are labelled with at least one of the model's classes.
+    """Answered predictions of one role that are labelled with at least one of the nine classes.
 
+    Of other classes, recordings that are known to have none are scored as well: nobody said that each has one.
     Raises ECGError where there is nothing to score."""
     if preds.answer is None:
         raise ECGError('these predictions have no answers yet: give them thresholds with `apply_thresholds`')
@@ -35,7 +36,8 @@ def scored_part(
     if not named.any():
         raise ECGError(f'none of the {len(part)} {role} recordings is labelled with one of the classes '
                        f'{", ".join(preds.classes)}: there is nothing to score')
-    return part.take(named), int((~named).sum())
+    scored = named if part.classes == CLASSES else named | part.known.all(1)
+    return part.take(scored), int((~scored).sum())
 
 # %% ../nbs/60c_uncertainty.ipynb #72f7d94d
 def single_answer(

@@ -176,7 +176,7 @@ def test_labels_in_a_column_of_ones_own(data):
     other = scan(data/'other', classes=str(data/'mine.csv')).table
     other.rename(columns={'labels': 'said'})[['id', 'said']].replace('', 'none').to_csv(data/'other.csv', index=False)
     judged = evaluate_run(data/'other', data/'sets', data/'judged', f'{data}/other.csv:said', show=False)
-    assert len(judged)+len(judged.none) == len(other) == 30
+    assert len(judged) == len(other) == 30 and 0 < len(judged.none) < 30 # who has none of them shows false alarms
 
 
 @real
