@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from .networks import ONE, SEEDS
 from .scores import RESULTS, auroc_score, f1_score, interval
 
 TEMPLATE = Path(__file__).with_name('card.md')
@@ -56,11 +57,14 @@ def card(predictor, evaluation):
     sex = saved['sex'].set_index('sex')
     rerun = pd.read_csv(RESULTS/'real_scores_rerun.csv').query("system == 'tuned, one'").set_index(['way', 'score'])
     again = {name: with_interval(rerun.loc[at]) for name, at in RERUN.items()}
+    simulated = pd.read_csv(RESULTS/'pretrain.csv').groupby('network').simulated.first()
     before = saved['scores'].query("system == 'simulated, one' and way == 'pooled' and score == 'macro_auroc'").iloc[0]
     return TEMPLATE.read_text(encoding='utf-8').format(
         classes=', '.join(predictor.classes), scored_on=about['scored_on'],
         weights=sum(p.numel() for p in predictor.model.parameters()), data=about['data'].split('then ')[1],
         fs=preparation.fs, highpass=preparation.highpass, seconds=predictor.seconds,
+        simulated=simulated[str(SEEDS[0])], student=simulated[ONE],
+        complete=evaluation.part.known.all(1).sum(), labelled=len(evaluation),
         score_rows=score_rows(evaluation), class_rows=class_rows(about['per_class'], evaluation.part),
         use_rows=use_rows(saved['uses']), left_out_rows=left_out_rows(saved['sources']), before=with_interval(before),
         reduced_rows=rows((r.available, with_interval(r)) for r in saved['reduced'].itertuples()),
