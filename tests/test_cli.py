@@ -302,7 +302,7 @@ def test_recordings_the_shipped_model_has_seen_train_and_never_judge(tmp_path):
 
 @pytest.mark.nightly
 def test_label_sets_can_answer_and_are_saved(tmp_path):
-    "`--decode sets`: the model folder holds the decoder, and prediction and evaluation use it; some classes have no recording that chooses."
+    "`--decode sets`: the model folder holds the decoder, answers and scores use it; some classes have no recording that chooses."
     run('ecg-synth', tmp_path/'data', '--n', 120, '--seed', 5)
     options = '--pretrain', 'shipped', '--epochs', 2, '--decode', 'sets'
     run('ecg-train', '--data-path', tmp_path/'data', *options, '--out', tmp_path/'model')
