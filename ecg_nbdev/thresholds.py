@@ -236,7 +236,8 @@ class Thresholds:
         least = self.least if least is None else least
         margin = _alone_or_others(self.margin(prob), np.isin(self.classes, self.alone))
         place = (-margin).argsort(1, kind='stable').argsort(1)
-        return ((margin >= 0) & (place < self.most)) | ((place < least) & np.isfinite(margin))
+        allowed, reached = np.isfinite(margin), np.asarray(prob, float) >= self.values # exact, where log odds are cut off
+        return allowed & ((reached & (place < self.most)) | (place < least))
 
     def top(self, prob:np.ndarray)->np.ndarray:
         "The class nearest to its threshold, or farthest beyond it, of each recording of `prob` (n, K), (n,) int."
