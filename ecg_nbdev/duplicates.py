@@ -37,7 +37,10 @@ def add_digests(
 # %% ../nbs/11b_duplicates.ipynb #b87c124f
 DUPLICATE_COLUMNS = ['id', 'path', 'same_as', 'case'] # of the table of what was found twice
 
-def _note(row, kept, case): return dict(id=row['id'], path=row['path'], same_as=kept['path'], case=case)
+def _note(row, kept, case):
+    "A row of the table; a copy that is labelled otherwise than the one that is used says so."
+    if case != 'namesake' and row['labels'] and row['labels'] != kept['labels']: case += ', other labels'
+    return dict(id=row['id'], path=row['path'], same_as=kept['path'], case=case)
 
 # %% ../nbs/11b_duplicates.ipynb #cc342c0e
 def _copies(group):

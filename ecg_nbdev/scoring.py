@@ -65,6 +65,10 @@ def scan_aloud(
     print(f'{data_path}: {count_of(len(t), "recording")}, {hours:.1f} h\n'
           f'{unlabelled} without one of the classes, {unknown} with one that is unknown; '
           f'{len(cohort.skipped)} skipped, {(cohort.duplicates.case != "namesake").sum()} copies used once')
+    odd = cohort.duplicates[cohort.duplicates.case.str.endswith('other labels')]
+    if len(odd):
+        unused, used = (Path(odd[column].iloc[0]).name for column in ('path', 'same_as'))
+        print(f'{len(odd)} of these copies labelled otherwise than what is used, such as {unused} beside {used}')
     if not cohort.names_patients: print(BY_RECORDING)
     return cohort
 
