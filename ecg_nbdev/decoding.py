@@ -130,7 +130,8 @@ def fit_decoder(
     if not valid.truth.any():
         raise ECGError('these predictions hold no labelled validation recordings: '
                        'a decoder is chosen on the role "valid" and on nothing else')
-    sets = LabelSets(classes=preds.classes).fit(known.truth)
+    each = np.eye(len(preds.classes), dtype=bool) # a class of which these recordings hold none can be answered, too
+    sets = LabelSets(classes=preds.classes).fit(np.concatenate([known.truth, each]))
     n = np.bincount(sets.encode(known.truth), minlength=len(sets))+.5
     least = 1/(len(valid)+2)
     prevalence = np.clip(valid.truth.mean(0), least, 1-least)
