@@ -154,6 +154,10 @@ def model_identity(
     told = json.dumps(to_config(predictor), default=str)+model_digest(predictor.model)
     return blake2b(told.encode(), digest_size=16).hexdigest()
 
+def _asked(predictor, told):
+    "What answers depend on beside the files: the model, and what the caller knows of tables."
+    return [model_identity(predictor), sorted([name, x] for name, x in (told or {}).items() if x)]
+
 def file_stamp(
     path, # of a file
 )->list: # name, size in bytes, time of its last change in ns
@@ -163,9 +167,9 @@ def file_stamp(
     return [printable(path), stat.st_size, stat.st_mtime_ns]
 
 # %% ../nbs/82_answers.ipynb #6433f61d
-def _answered(journal, model, stamps):
-    "The rows of a journal whose files are as they were, by file; none where another model wrote it."
-    try: return {row['file']: row for stamp, row in read_journal(journal, model) if stamps.get(row['file']) == stamp}
+def _answered(journal, asked, stamps):
+    "The rows of a journal whose files are as they were, by file; none where another model or other options made them."
+    try: return {row['file']: row for stamp, row in read_journal(journal, asked) if stamps.get(row['file']) == stamp}
     except (KeyError, TypeError, ValueError): return {} # lines of another kind
 
 # %% ../nbs/82_answers.ipynb #b00e8922
@@ -181,7 +185,7 @@ def answer_to(
     **where, # cluster and model of `answer_rows`
 )->tuple: # recordings answered, how many of them an earlier run had answered
     "Answer recordings into a file; a run that was stopped is continued. Raises ECGError for another ending."
-    out, model = Path(out), model_identity(predictor)
+    out, asked = Path(out), _asked(predictor, told)
     if out.suffix not in OUT_ENDINGS: raise ECGError(f'{out}: name a file that ends in {", ".join(OUT_ENDINGS)}')
     if out.is_dir(): raise ECGError(f'{out} is a folder: name a file')
     check_folder(out.parent)
@@ -190,10 +194,10 @@ def answer_to(
     out.parent.mkdir(parents=True, exist_ok=True)
     with journal.open('a', encoding='utf-8') as f:
         if not hold_file(f.fileno()): raise ECGError(f'{out}: another process is writing it: wait until it is done')
-        rows = _answered(journal, model, stamps)
+        rows = _answered(journal, asked, stamps)
         rest, n_before = [path for path in paths if printable(path) not in rows], len(rows)
         f.truncate(0)
-        put_down(f, model, *([stamps[file], row] for file, row in rows.items()))
+        put_down(f, asked, *([stamps[file], row] for file, row in rows.items()))
         for row in with_bar(answer_rows(rest, predictor, failed, told, **where), len(rest), show):
             rows[row['file']] = row
             put_down(f, [stamps[row['file']], row])
@@ -230,7 +234,7 @@ def answer_parts(
     **where, # cluster and model of `answer_rows`
 )->tuple: # recordings answered, how many of them an earlier run had answered
     "Answer recordings into Parquet files of a folder; a run that was stopped is continued."
-    folder, model, n, n_before = Path(folder), model_identity(predictor), 0, 0
+    folder, asked, n, n_before = Path(folder), _asked(predictor, told), 0, 0
     check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder/'.writing').open('a') as f:
@@ -239,7 +243,7 @@ def answer_parts(
         held = {file: _part_of(file) for file in folder.glob('part-*.parquet')}
         for file in set(held)-{folder/_PART.format(i) for i, _ in parts}: file.unlink()
         for i, some in with_bar(parts, len(parts), show):
-            about = json.dumps([model, told, [file_stamp(path) for path in some]])
+            about = json.dumps([asked, [file_stamp(path) for path in some]])
             about = blake2b(about.encode(), digest_size=16).hexdigest()
             made, here, failures = held.get(folder/_PART.format(i), ('', 0, []))
             if made == about: n_before += here

@@ -17,8 +17,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ecg_nbdev.answers import answer_to, find_model
 from ecg_nbdev.cohort import scan
-from ecg_nbdev.core import RecordError
+from ecg_nbdev.core import LEADS, RecordError
 from ecg_nbdev.records import read_record, write_record
 from ecg_nbdev.sim.synth import simulate_cohort
 
@@ -133,6 +134,23 @@ def test_a_stopped_run_is_continued(folder, tmp_path):
     assert f'120 answered, {before} of them before; 1 not read' in done.stdout
     assert pd.read_parquet(out).record.tolist() == [f'R{i:03d}' for i in range(120)] and not journal.exists()
     assert pd.read_csv(tmp_path/'answers.skipped.csv').path.tolist() == [str(many/'no.hea')]
+
+
+def test_a_journal_of_other_options_is_not_gone_on_with(folder, tmp_path):
+    "Tables that do not say their rate: what was answered at 250 Hz is answered anew at 500 Hz."
+    model, tables = find_model(light=True), [tmp_path/f'S{i:05d}.csv' for i in range(6)]
+    for table in tables: pd.DataFrame(read_record(folder/table.stem).signal.T, columns=LEADS).to_csv(table, index=False)
+    def stop(error): raise KeyboardInterrupt
+    def answer(name, rate, *more):
+        told = dict(rate=rate, unit='mV', leads=None)
+        return answer_to(tmp_path/name, [*tables, *more], model, stop, told, show=False, at_once=1)
+    def stopped():
+        with pytest.raises(KeyboardInterrupt): answer('a.csv', 250, tmp_path/'gone.csv')
+        return len((tmp_path/'.a.csv.journal').read_text().splitlines())-1
+    assert stopped() > 0 and answer('a.csv', 500) == (6, 0) == answer('b.csv', 500)
+    assert (tmp_path/'a.csv').read_bytes() == (tmp_path/'b.csv').read_bytes()
+    n = stopped()
+    assert answer('a.csv', 250) == (6, n) # the same options go on
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason='another user can be tried by root alone')
