@@ -19,6 +19,7 @@ from .bundle import load_bundle, load_pretrained, to_config
 from .cohort import find_records, is_store
 from .core import BundleError, ECGError, RecordError, check_folder, hold_file, printable, whole_file
 from .engines import OnnxNetwork, model_digest
+from .headers import read_header, signal_files
 from .kinds import FormatWarning
 from .journal import put_down, read_journal, write_table
 from .mirror import local_copy
@@ -158,13 +159,27 @@ def _asked(predictor, told):
     "What answers depend on beside the files: the model, and what the caller knows of tables."
     return [model_identity(predictor), sorted([name, x] for name, x in (told or {}).items() if x)]
 
+def _files_of(path):
+    "The files that a recording is read from: with a header, those that it names, too."
+    path = Path(path)
+    if is_store(path.parent): return [path.parent/'index.parquet']
+    if path.suffix.lower() != '.hea': return [path]
+    try:
+        with naming(path): header = read_header(path)
+    except RecordError: return [path]
+    segments = [f'{name}{ending}' for name in header.segments for ending in ('.hea', '.dat')]
+    return [path, *(path.parent/name for name in (*signal_files(header), *segments))]
+
+def _stamp(file):
+    try: stat = os.stat(file)
+    except (OSError, ValueError): return None
+    return [stat.st_size, stat.st_mtime_ns]
+
 def file_stamp(
-    path, # of a file
-)->list: # name, size in bytes, time of its last change in ns
-    "What changes when a file does; of one that is gone, its name."
-    try: stat = os.stat(Path(path).parent/'index.parquet' if is_store(Path(path).parent) else path)
-    except OSError: return [printable(path)]
-    return [printable(path), stat.st_size, stat.st_mtime_ns]
+    path, # of a recording
+)->list: # its name; size in bytes and time of the last change in ns of each of its files, None for one that is gone
+    "What changes when a recording does."
+    return [printable(path), *map(_stamp, _files_of(path))]
 
 # %% ../nbs/82_answers.ipynb #6433f61d
 def _answered(journal, asked, stamps):

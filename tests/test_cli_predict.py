@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ecg_nbdev.answers import answer_to, find_model
+from ecg_nbdev.answers import answer_parts, answer_to, file_stamp, find_model
 from ecg_nbdev.cohort import scan
 from ecg_nbdev.core import LEADS, RecordError
 from ecg_nbdev.records import read_record, write_record
@@ -151,6 +151,24 @@ def test_a_journal_of_other_options_is_not_gone_on_with(folder, tmp_path):
     assert (tmp_path/'a.csv').read_bytes() == (tmp_path/'b.csv').read_bytes()
     n = stopped()
     assert answer('a.csv', 250) == (6, n) # the same options go on
+
+
+def test_a_signal_file_that_was_mended_or_replaced_is_read_anew(folder, tmp_path):
+    "The header as it was: neither the failure nor the answer to the earlier signal is kept."
+    model, failed = find_model(light=True), []
+    for name in ('S00001', 'S00002'): shutil.copy(folder/f'{name}.hea', tmp_path)
+    paths, mended = sorted(tmp_path.glob('*.hea')), tmp_path/'S00002.mat'
+    def answer(): return answer_parts(tmp_path/'parts', paths, model, failed.append, show=False)
+    shutil.copy(folder/'S00001.mat', tmp_path)
+    assert answer() == (1, 0) and len(failed) == 1
+    shutil.copy(folder/'S00002.mat', tmp_path)
+    assert answer() == (2, 0) and len(failed) == 1 and answer() == (2, 2)
+    os.utime(mended, ns=(1, 1))
+    assert answer() == (2, 0)
+    (tmp_path/'many.hea').write_text('many/2 12 500 5000\nS00001 2500\nmany 2500\n') # segments, one of them itself
+    before = file_stamp(tmp_path/'many.hea')
+    os.utime(paths[0], ns=(1, 1))
+    assert file_stamp(tmp_path/'many.hea') != before
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason='another user can be tried by root alone')
