@@ -190,6 +190,10 @@ def _answered(journal, asked, stamps):
 # %% ../nbs/82_answers.ipynb #b00e8922
 OUT_ENDINGS = '.parquet', '.csv', '.json', '.jsonl'
 
+def _columns(classes):
+    "Names of what an answer holds."
+    return ['record', 'file', *classes, 'labels', 'nearest', 'warnings', 'refused', 'seen', 'notes']
+
 def answer_to(
     out, # the result: .parquet, .csv, .json or .jsonl
     paths, # of recordings
@@ -216,19 +220,20 @@ def answer_to(
         for row in with_bar(answer_rows(rest, predictor, failed, told, **where), len(rest), show):
             rows[row['file']] = row
             put_down(f, [stamps[row['file']], row])
-    write_table(pd.DataFrame([rows[file] for file in stamps if file in rows]), out)
+    answers = [rows[file] for file in stamps if file in rows]
+    write_table(pd.DataFrame(answers, columns=_columns(predictor.classes)), out)
     journal.unlink()
     return len(rows), n_before
 
 # %% ../nbs/82_answers.ipynb #065e13bf
 _PART = 'part-{:06d}.parquet'
 
-def _write_part(path, about, rows, failures):
-    "Answers as a Parquet file that knows what it was made of."
+def _write_part(path, classes, about, rows, failures):
+    "Answers as a Parquet file that knows what it was made of; its columns are the same without any answer."
     import pyarrow as pa, pyarrow.parquet as pq
-    table = pa.Table.from_pandas(pd.DataFrame(rows), preserve_index=False)
+    kinds = {name: pa.float64() if name in classes else pa.string() for name in _columns(classes)}
     told = {'ecg_nbdev': json.dumps([about, len(rows), [[str(e.path), e.reason] for e in failures]])}
-    with whole_file(path) as f: pq.write_table(table.replace_schema_metadata({**(table.schema.metadata or {}), **told}), f)
+    with whole_file(path) as f: pq.write_table(pa.Table.from_pylist(rows, pa.schema(kinds, told)), f)
 
 def _part_of(path):
     "What a part was made of, how many answers it holds, its errors; raises ECGError for a file that is no part."
@@ -265,7 +270,7 @@ def answer_parts(
             else:
                 rows, failures = [], []
                 rows += answer_rows(some, predictor, failures.append, told, **where)
-                _write_part(folder/_PART.format(i), about, rows, failures)
+                _write_part(folder/_PART.format(i), predictor.classes, about, rows, failures)
                 here = len(rows)
             n += here
             for e in failures: failed(e)

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ecg_nbdev.answers import answer_parts, answer_to, file_stamp, find_model
+from ecg_nbdev.answers import answer_parts, answer_rows, answer_to, file_stamp, find_model
 from ecg_nbdev.cohort import scan
 from ecg_nbdev.core import LEADS, RecordError
 from ecg_nbdev.records import read_record, write_record
@@ -169,6 +169,18 @@ def test_a_signal_file_that_was_mended_or_replaced_is_read_anew(folder, tmp_path
     before = file_stamp(tmp_path/'many.hea')
     os.utime(paths[0], ns=(1, 1))
     assert file_stamp(tmp_path/'many.hea') != before
+
+
+def test_without_an_answer_there_are_the_columns_of_one(folder, tmp_path):
+    "In the first part, whose columns `read_parquet` takes for all, and in a file."
+    model, failed, gone = find_model(light=True), [], [tmp_path/'gone.hea', tmp_path/'lost.hea']
+    paths = [folder/f'S{i:05d}.hea' for i in range(3)]
+    assert answer_parts(tmp_path/'parts', [*gone, *paths], model, failed.append, show=False, size=2) == (3, 0)
+    table = pd.read_parquet(tmp_path/'parts')
+    pd.testing.assert_frame_equal(table, pd.DataFrame(answer_rows(paths, model, failed.append)), check_dtype=False, rtol=1e-5)
+    assert answer_parts(tmp_path/'none', gone, model, failed.append, show=False) == (0, 0)
+    assert answer_to(tmp_path/'none.csv', gone, model, failed.append, show=False) == (0, 0) and len(failed) == 6
+    assert list(pd.read_parquet(tmp_path/'none')) == list(pd.read_csv(tmp_path/'none.csv')) == list(table)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason='another user can be tried by root alone')
