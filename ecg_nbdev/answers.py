@@ -21,7 +21,7 @@ from .core import BundleError, ECGError, RecordError, check_folder, hold_file, p
 from .engines import OnnxNetwork, model_digest
 from .headers import read_header, signal_files
 from .kinds import FormatWarning
-from .journal import put_down, read_journal, write_table
+from .journal import own_journal, put_down, read_journal, write_table
 from .mirror import local_copy
 from .parallel import in_order, in_threads, with_bar
 from .predictor import Predictor
@@ -208,21 +208,18 @@ def answer_to(
     if out.suffix not in OUT_ENDINGS: raise ECGError(f'{out}: name a file that ends in {", ".join(OUT_ENDINGS)}')
     if out.is_dir(): raise ECGError(f'{out} is a folder: name a file')
     check_folder(out.parent)
-    journal = out.with_name(f'.{out.name}.journal')
     stamps = {printable(path): file_stamp(path) for path in paths}
     out.parent.mkdir(parents=True, exist_ok=True)
-    with journal.open('a', encoding='utf-8') as f:
-        if not hold_file(f.fileno()): raise ECGError(f'{out}: another process is writing it: wait until it is done')
-        rows = _answered(journal, asked, stamps)
+    with own_journal(out.with_name(f'.{out.name}.journal'), out) as f:
+        rows = _answered(f.name, asked, stamps)
         rest, n_before = [path for path in paths if printable(path) not in rows], len(rows)
         f.truncate(0)
         put_down(f, asked, *([stamps[file], row] for file, row in rows.items()))
         for row in with_bar(answer_rows(rest, predictor, failed, told, **where), len(rest), show):
             rows[row['file']] = row
             put_down(f, [stamps[row['file']], row])
-    answers = [rows[file] for file in stamps if file in rows]
-    write_table(pd.DataFrame(answers, columns=_columns(predictor.classes)), out)
-    journal.unlink()
+        answers = [rows[file] for file in stamps if file in rows]
+        write_table(pd.DataFrame(answers, columns=_columns(predictor.classes)), out)
     return len(rows), n_before
 
 # %% ../nbs/82_answers.ipynb #065e13bf

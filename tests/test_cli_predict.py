@@ -19,7 +19,7 @@ import pytest
 
 from ecg_nbdev.answers import answer_parts, answer_rows, answer_to, file_stamp, find_model
 from ecg_nbdev.cohort import scan
-from ecg_nbdev.core import LEADS, RecordError
+from ecg_nbdev.core import LEADS, ECGError, RecordError, hold_file
 from ecg_nbdev.records import read_record, write_record
 from ecg_nbdev.sim.synth import simulate_cohort
 
@@ -181,6 +181,21 @@ def test_without_an_answer_there_are_the_columns_of_one(folder, tmp_path):
     assert answer_parts(tmp_path/'none', gone, model, failed.append, show=False) == (0, 0)
     assert answer_to(tmp_path/'none.csv', gone, model, failed.append, show=False) == (0, 0) and len(failed) == 6
     assert list(pd.read_parquet(tmp_path/'none')) == list(pd.read_csv(tmp_path/'none.csv')) == list(table)
+
+
+def test_a_journal_is_held_until_it_is_gone(folder, tmp_path, monkeypatch):
+    "Nobody takes it up between the last answer and its end, nor what was removed while they opened it."
+    model, paths, held = find_model(light=True), [folder/'S00000.hea'], []
+    def answer(): return answer_to(tmp_path/'a.csv', paths, model, held.append, show=False)
+    unlink = Path.unlink
+    def watched(path, **kw):
+        if path.suffix == '.journal':
+            with path.open('a') as f: held.append(not hold_file(f.fileno()))
+        unlink(path, **kw)
+    monkeypatch.setattr(Path, 'unlink', watched)
+    assert answer() == (1, 0) and held == [True]
+    monkeypatch.setattr('ecg_nbdev.journal.hold_file', lambda fd: not (tmp_path/'.a.csv.journal').unlink())
+    with pytest.raises(ECGError, match='a.csv: another process is writing it'): answer()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason='another user can be tried by root alone')
