@@ -18,8 +18,9 @@ import pandas as pd
 import pytest
 
 from ecg_nbdev.answers import answer_parts, answer_rows, answer_to, file_stamp, find_model
+from ecg_nbdev.cli import _list_failures
 from ecg_nbdev.cohort import scan
-from ecg_nbdev.core import LEADS, ECGError, RecordError, hold_file
+from ecg_nbdev.core import LEADS, CohortError, ECGError, RecordError, hold_file
 from ecg_nbdev.records import read_record, write_record
 from ecg_nbdev.sim.synth import simulate_cohort
 
@@ -133,7 +134,22 @@ def test_a_stopped_run_is_continued(folder, tmp_path):
     done = predict(many, '--out', out, status=1)
     assert f'120 answered, {before} of them before; 1 not read' in done.stdout
     assert pd.read_parquet(out).record.tolist() == [f'R{i:03d}' for i in range(120)] and not journal.exists()
-    assert pd.read_csv(tmp_path/'answers.skipped.csv').path.tolist() == [str(many/'no.hea')]
+    assert pd.read_csv(tmp_path/'answers.parquet.skipped.csv').path.tolist() == [str(many/'no.hea')]
+
+
+def test_the_list_of_what_was_not_read_names_its_files(tmp_path, monkeypatch):
+    "Whatever their names; each result has a list of its own, and one that is written whole."
+    def full(*args): raise OSError(28, 'No space left on device')
+    odd = tmp_path/'ward: 3, east'
+    failed = [RecordError(odd/'no.hea', 'is no header: mend it'), CohortError(f'{odd}: holds no recordings')]
+    for name in ('a.csv', 'a.parquet'): _list_failures(failed, tmp_path/name)
+    listed = pd.read_csv(tmp_path/'a.csv.skipped.csv', keep_default_na=False)
+    assert listed.path.tolist() == [str(odd/'no.hea'), ''] and listed.reason.tolist() == ['is no header: mend it', str(failed[1])]
+    _list_failures([], tmp_path/'a.parquet')
+    assert sorted(file.name for file in tmp_path.glob('*.csv')) == ['a.csv.skipped.csv']
+    monkeypatch.setattr(Path, 'replace', full)
+    with pytest.raises(OSError): _list_failures(failed[:1], tmp_path/'a.csv')
+    assert len(pd.read_csv(tmp_path/'a.csv.skipped.csv')) == 2
 
 
 def test_a_journal_of_other_options_is_not_gone_on_with(folder, tmp_path):
