@@ -11,8 +11,7 @@ __all__ = ['predict_files']
 from functools import lru_cache, partial
 from hashlib import blake2b
 from pathlib import Path
-from threading import Lock
-import json, os, warnings
+import json, os
 import pandas as pd
 from fastcore.basics import chunked
 from .bundle import load_bundle, load_pretrained, to_config
@@ -20,7 +19,7 @@ from .cohort import find_records, is_store
 from .core import BundleError, ECGError, RecordError, check_folder, hold_file, printable, whole_file
 from .engines import OnnxNetwork, model_digest
 from .headers import read_header, signal_files
-from .kinds import FormatWarning
+from .kinds import FormatWarning, heard_warnings
 from .journal import own_journal, put_down, read_journal, write_table
 from .mirror import local_copy
 from .parallel import in_order, in_threads, with_bar
@@ -56,16 +55,13 @@ def recordings_of(
     return list(found.values())
 
 # %% ../nbs/82_answers.ipynb #4143a72a
-_LISTENING = Lock() # warnings are heard by one thread at a time
-
 def read_noted(
     path, # of a recording
     told:dict, # rate, unit, leads of tables that do not say them
 )->tuple: # the `Record`, and notes in words
     "A recording, and in words what its reader had to assume."
     if is_store(Path(path).parent): return stored_record(path), ''
-    with _LISTENING, warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter('always')
+    with heard_warnings() as said:
         record = read_record(path, missing='nan', **told)
     return record, '; '.join(printable(w.message) for w in said if issubclass(w.category, FormatWarning))
 
