@@ -8,6 +8,7 @@ Docs: https://ecg-nbdev.github.io/ecg_nbdev/answers.html.md"""
 __all__ = ['predict_files']
 
 # %% ../nbs/82_answers.ipynb #ec769901
+from copy import copy
 from functools import lru_cache, partial
 from hashlib import blake2b
 from pathlib import Path
@@ -95,11 +96,18 @@ def _read(few, told, failed):
     if held: yield held
 
 # %% ../nbs/82_answers.ipynb #b2e5ac65
+def _in_company(predictor):
+    "The model, its network such that a recording is answered alike whatever is read, or was answered before, beside it."
+    if not isinstance(predictor.model, OnnxNetwork): return predictor
+    other = copy(predictor) # with what it remembers of its training
+    other.model = predictor.model.in_company()
+    return other
+
 @lru_cache(2)
 def _own_model(model, identity):
     "The model of a worker, loaded once."
     predictor = find_model(model, light=True)
-    if model_identity(predictor) == identity: return predictor
+    if model_identity(predictor) == identity: return _in_company(predictor)
     raise BundleError(f'{model or "the shipped model"} is another one on a worker: give all machines the same files')
 
 def _answer_files(model, identity, told, few):
@@ -123,6 +131,7 @@ def answer_rows(
     model=None, # on a cluster: the folder that `predictor` came from; the shipped model where not given
 ): # generator of dicts, in the order of the paths
     "The answers, one after the other: whatever goes wrong in one file, the rest is answered."
+    if len(paths) > 1: predictor = _in_company(predictor)
     threads = None if isinstance(predictor.model, OnnxNetwork) else 1
     if cluster: answered = _from_workers(paths, predictor, told, at_once, cluster, model)
     else: answered = in_threads(partial(_answer, predictor), _held(paths, told, failed, at_once), threads)
@@ -204,6 +213,7 @@ def answer_to(
     if out.suffix not in OUT_ENDINGS: raise ECGError(f'{out}: name a file that ends in {", ".join(OUT_ENDINGS)}')
     if out.is_dir(): raise ECGError(f'{out} is a folder: name a file')
     check_folder(out.parent)
+    if len(paths) > 1: predictor = _in_company(predictor) # also where one is left
     stamps = {printable(path): file_stamp(path) for path in paths}
     out.parent.mkdir(parents=True, exist_ok=True)
     with own_journal(out.with_name(f'.{out.name}.journal'), out) as f:
@@ -249,6 +259,7 @@ def answer_parts(
     "Answer recordings into Parquet files of a folder; a run that was stopped is continued."
     folder, asked, n, n_before = Path(folder), _asked(predictor, told), 0, 0
     check_folder(folder)
+    if len(paths) > 1: predictor = _in_company(predictor)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder/'.writing').open('a') as f:
         if not hold_file(f.fileno()): raise ECGError(f'{folder}: another process is writing it: wait until it is done')
