@@ -8,19 +8,20 @@ Docs: https://ecg-nbdev.github.io/ecg_nbdev/answers.html.md"""
 __all__ = ['predict_files']
 
 # %% ../nbs/82_answers.ipynb #ec769901
+from copy import copy
 from functools import lru_cache, partial
 from hashlib import blake2b
 from pathlib import Path
-from threading import Lock
-import json, os, warnings
+import json, os
 import pandas as pd
 from fastcore.basics import chunked
 from .bundle import load_bundle, load_pretrained, to_config
 from .cohort import find_records, is_store
 from .core import BundleError, ECGError, RecordError, check_folder, hold_file, printable, whole_file
 from .engines import OnnxNetwork, model_digest
-from .kinds import FormatWarning
-from .journal import put_down, read_journal, write_table
+from .headers import read_header, signal_files
+from .kinds import FormatWarning, heard_warnings
+from .journal import own_journal, put_down, read_journal, write_table
 from .mirror import local_copy
 from .parallel import in_order, in_threads, with_bar
 from .predictor import Predictor
@@ -55,16 +56,13 @@ def recordings_of(
     return list(found.values())
 
 # %% ../nbs/82_answers.ipynb #4143a72a
-_LISTENING = Lock() # warnings are heard by one thread at a time
-
 def read_noted(
     path, # of a recording
     told:dict, # rate, unit, leads of tables that do not say them
 )->tuple: # the `Record`, and notes in words
     "A recording, and in words what its reader had to assume."
     if is_store(Path(path).parent): return stored_record(path), ''
-    with _LISTENING, warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter('always')
+    with heard_warnings() as said:
         record = read_record(path, missing='nan', **told)
     return record, '; '.join(printable(w.message) for w in said if issubclass(w.category, FormatWarning))
 
@@ -98,11 +96,18 @@ def _read(few, told, failed):
     if held: yield held
 
 # %% ../nbs/82_answers.ipynb #b2e5ac65
+def _in_company(predictor):
+    "The model, its network such that a recording is answered alike whatever is read, or was answered before, beside it."
+    if not isinstance(predictor.model, OnnxNetwork): return predictor
+    other = copy(predictor) # with what it remembers of its training
+    other.model = predictor.model.in_company()
+    return other
+
 @lru_cache(2)
 def _own_model(model, identity):
     "The model of a worker, loaded once."
     predictor = find_model(model, light=True)
-    if model_identity(predictor) == identity: return predictor
+    if model_identity(predictor) == identity: return _in_company(predictor)
     raise BundleError(f'{model or "the shipped model"} is another one on a worker: give all machines the same files')
 
 def _answer_files(model, identity, told, few):
@@ -126,6 +131,7 @@ def answer_rows(
     model=None, # on a cluster: the folder that `predictor` came from; the shipped model where not given
 ): # generator of dicts, in the order of the paths
     "The answers, one after the other: whatever goes wrong in one file, the rest is answered."
+    if len(paths) > 1: predictor = _in_company(predictor)
     threads = None if isinstance(predictor.model, OnnxNetwork) else 1
     if cluster: answered = _from_workers(paths, predictor, told, at_once, cluster, model)
     else: answered = in_threads(partial(_answer, predictor), _held(paths, told, failed, at_once), threads)
@@ -154,22 +160,44 @@ def model_identity(
     told = json.dumps(to_config(predictor), default=str)+model_digest(predictor.model)
     return blake2b(told.encode(), digest_size=16).hexdigest()
 
+def _asked(predictor, told):
+    "What answers depend on beside the files: the model, and what the caller knows of tables."
+    return [model_identity(predictor), sorted([name, x] for name, x in (told or {}).items() if x)]
+
+def _files_of(path):
+    "The files that a recording is read from: with a header, those that it names, too."
+    path = Path(path)
+    if is_store(path.parent): return [path.parent/'index.parquet']
+    if path.suffix.lower() != '.hea': return [path]
+    try:
+        with naming(path): header = read_header(path)
+    except RecordError: return [path]
+    segments = [f'{name}{ending}' for name in header.segments for ending in ('.hea', '.dat')]
+    return [path, *(path.parent/name for name in (*signal_files(header), *segments))]
+
+def _stamp(file):
+    try: stat = os.stat(file)
+    except (OSError, ValueError): return None
+    return [stat.st_size, stat.st_mtime_ns]
+
 def file_stamp(
-    path, # of a file
-)->list: # name, size in bytes, time of its last change in ns
-    "What changes when a file does; of one that is gone, its name."
-    try: stat = os.stat(Path(path).parent/'index.parquet' if is_store(Path(path).parent) else path)
-    except OSError: return [printable(path)]
-    return [printable(path), stat.st_size, stat.st_mtime_ns]
+    path, # of a recording
+)->list: # its name; size in bytes and time of the last change in ns of each of its files, None for one that is gone
+    "What changes when a recording does."
+    return [printable(path), *map(_stamp, _files_of(path))]
 
 # %% ../nbs/82_answers.ipynb #6433f61d
-def _answered(journal, model, stamps):
-    "The rows of a journal whose files are as they were, by file; none where another model wrote it."
-    try: return {row['file']: row for stamp, row in read_journal(journal, model) if stamps.get(row['file']) == stamp}
+def _answered(journal, asked, stamps):
+    "The rows of a journal whose files are as they were, by file; none where another model or other options made them."
+    try: return {row['file']: row for stamp, row in read_journal(journal, asked) if stamps.get(row['file']) == stamp}
     except (KeyError, TypeError, ValueError): return {} # lines of another kind
 
 # %% ../nbs/82_answers.ipynb #b00e8922
 OUT_ENDINGS = '.parquet', '.csv', '.json', '.jsonl'
+
+def _columns(classes):
+    "Names of what an answer holds."
+    return ['record', 'file', *classes, 'labels', 'nearest', 'warnings', 'refused', 'seen', 'notes']
 
 def answer_to(
     out, # the result: .parquet, .csv, .json or .jsonl
@@ -181,35 +209,34 @@ def answer_to(
     **where, # cluster and model of `answer_rows`
 )->tuple: # recordings answered, how many of them an earlier run had answered
     "Answer recordings into a file; a run that was stopped is continued. Raises ECGError for another ending."
-    out, model = Path(out), model_identity(predictor)
+    out, asked = Path(out), _asked(predictor, told)
     if out.suffix not in OUT_ENDINGS: raise ECGError(f'{out}: name a file that ends in {", ".join(OUT_ENDINGS)}')
     if out.is_dir(): raise ECGError(f'{out} is a folder: name a file')
     check_folder(out.parent)
-    journal = out.with_name(f'.{out.name}.journal')
+    if len(paths) > 1: predictor = _in_company(predictor) # also where one is left
     stamps = {printable(path): file_stamp(path) for path in paths}
     out.parent.mkdir(parents=True, exist_ok=True)
-    with journal.open('a', encoding='utf-8') as f:
-        if not hold_file(f.fileno()): raise ECGError(f'{out}: another process is writing it: wait until it is done')
-        rows = _answered(journal, model, stamps)
+    with own_journal(out.with_name(f'.{out.name}.journal'), out) as f:
+        rows = _answered(f.name, asked, stamps)
         rest, n_before = [path for path in paths if printable(path) not in rows], len(rows)
         f.truncate(0)
-        put_down(f, model, *([stamps[file], row] for file, row in rows.items()))
+        put_down(f, asked, *([stamps[file], row] for file, row in rows.items()))
         for row in with_bar(answer_rows(rest, predictor, failed, told, **where), len(rest), show):
             rows[row['file']] = row
             put_down(f, [stamps[row['file']], row])
-    write_table(pd.DataFrame([rows[file] for file in stamps if file in rows]), out)
-    journal.unlink()
+        answers = [rows[file] for file in stamps if file in rows]
+        write_table(pd.DataFrame(answers, columns=_columns(predictor.classes)), out)
     return len(rows), n_before
 
 # %% ../nbs/82_answers.ipynb #065e13bf
 _PART = 'part-{:06d}.parquet'
 
-def _write_part(path, about, rows, failures):
-    "Answers as a Parquet file that knows what it was made of."
+def _write_part(path, classes, about, rows, failures):
+    "Answers as a Parquet file that knows what it was made of; its columns are the same without any answer."
     import pyarrow as pa, pyarrow.parquet as pq
-    table = pa.Table.from_pandas(pd.DataFrame(rows), preserve_index=False)
+    kinds = {name: pa.float64() if name in classes else pa.string() for name in _columns(classes)}
     told = {'ecg_nbdev': json.dumps([about, len(rows), [[str(e.path), e.reason] for e in failures]])}
-    with whole_file(path) as f: pq.write_table(table.replace_schema_metadata({**(table.schema.metadata or {}), **told}), f)
+    with whole_file(path) as f: pq.write_table(pa.Table.from_pylist(rows, pa.schema(kinds, told)), f)
 
 def _part_of(path):
     "What a part was made of, how many answers it holds, its errors; raises ECGError for a file that is no part."
@@ -230,8 +257,9 @@ def answer_parts(
     **where, # cluster and model of `answer_rows`
 )->tuple: # recordings answered, how many of them an earlier run had answered
     "Answer recordings into Parquet files of a folder; a run that was stopped is continued."
-    folder, model, n, n_before = Path(folder), model_identity(predictor), 0, 0
+    folder, asked, n, n_before = Path(folder), _asked(predictor, told), 0, 0
     check_folder(folder)
+    if len(paths) > 1: predictor = _in_company(predictor)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder/'.writing').open('a') as f:
         if not hold_file(f.fileno()): raise ECGError(f'{folder}: another process is writing it: wait until it is done')
@@ -239,14 +267,14 @@ def answer_parts(
         held = {file: _part_of(file) for file in folder.glob('part-*.parquet')}
         for file in set(held)-{folder/_PART.format(i) for i, _ in parts}: file.unlink()
         for i, some in with_bar(parts, len(parts), show):
-            about = json.dumps([model, told, [file_stamp(path) for path in some]])
+            about = json.dumps([asked, [file_stamp(path) for path in some]])
             about = blake2b(about.encode(), digest_size=16).hexdigest()
             made, here, failures = held.get(folder/_PART.format(i), ('', 0, []))
             if made == about: n_before += here
             else:
                 rows, failures = [], []
                 rows += answer_rows(some, predictor, failures.append, told, **where)
-                _write_part(folder/_PART.format(i), about, rows, failures)
+                _write_part(folder/_PART.format(i), predictor.classes, about, rows, failures)
                 here = len(rows)
             n += here
             for e in failures: failed(e)

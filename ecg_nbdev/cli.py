@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated
 import errno, os, shlex, signal, sys, threading
 from fastcore.script import CliError, call_parse
-from .core import ECGError, count_of, printable
+from .core import ECGError, count_of, printable, whole_file
 from .answer_lines import WRITERS, csv_line
 
 # %% ../nbs/90_cli.ipynb #d7a071ec
@@ -143,11 +143,11 @@ def _said_on_stdout(rows, predictor, form):
 
 def _list_failures(failures, out):
     "A table of what could not be read beside the answers; none where all was read."
-    path = Path(out).with_suffix('.skipped.csv')
-    path.unlink(missing_ok=True)
-    if not failures: return
-    rows = ([str(e).split(': ')[0], getattr(e, 'reason', str(e))] for e in failures)
-    path.write_text('\n'.join(map(csv_line, [['path', 'reason'], *rows]))+'\n', encoding='utf-8')
+    path = Path(f'{os.path.abspath(out)}.skipped.csv')
+    if not failures: return path.unlink(missing_ok=True)
+    rows = ([printable(getattr(e, 'path', '')), getattr(e, 'reason', str(e))] for e in failures)
+    text = '\n'.join(map(csv_line, [['path', 'reason'], *rows]))
+    with whole_file(path) as f: f.write_text(text+'\n', encoding='utf-8')
 
 # %% ../nbs/90_cli.ipynb #5ea85950
 @call_parse

@@ -36,8 +36,20 @@ def _is_recording(path, headers):
     return path.stem not in headers and (suffix in READERS or is_recording(path))
 
 # %% ../nbs/12_cohort.ipynb #ab97f845
+def _folders(root, closed):
+    "(path, names of its files) of a folder and of all below it, each once; those that links lead to come last."
+    seen, waiting = set(), [root]
+    while waiting:
+        for place, below, names in os.walk(waiting.pop(0), onerror=closed):
+            if (real := os.path.realpath(place)) in seen: below.clear()
+            else:
+                seen.add(real)
+                below[:] = sorted(name for name in below if not name.startswith('.'))
+                waiting += [path for name in below if os.path.islink(path := os.path.join(place, name))]
+                yield place, names
+
 def find_records(
-    folder:str|Path, # searched with all its subfolders
+    folder:str|Path, # searched with all its subfolders, links to folders followed
     failed=None, # called with the `RecordError` of a folder that can't be entered; raised where not given
 )->list: # of paths, sorted by name within each folder
     "The recordings in a folder; raises `CohortError` where there are none."
@@ -50,8 +62,7 @@ def find_records(
     if (folder/UNFINISHED).exists():
         raise CohortError(f'{folder}: is not finished: run the command that wrote it again')
     found = []
-    for place, below, names in os.walk(folder, onerror=closed):
-        below[:] = sorted(name for name in below if not name.startswith('.'))
+    for place, names in _folders(folder, closed):
         headers = {name[:-4] for name in names if name.lower().endswith('.hea')}
         found += [path for name in sorted(names) if _is_recording(path := Path(place, name), headers)]
     if not found:

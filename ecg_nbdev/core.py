@@ -12,7 +12,7 @@ __all__ = ['LEADS', 'CLASSES', 'CLASS_TITLES', 'limb_leads', 'ECGError', 'Cohort
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-import glob, os, re, tempfile, time
+import glob, os, re, secrets, time
 import numpy as np
 
 # %% ../nbs/00_core.ipynb #2a3116da
@@ -201,16 +201,18 @@ def whole_file(
     tidy:bool=True, # remove what killed writers of the same file have left; slow among very many files
 ):
     "A temporary path beside `path`, renamed to it when the block ends well, removed when it does not."
-    path = Path(path)
+    path, ending = Path(path), Path(path).suffix
+    if path.is_symlink(): path = Path(os.path.realpath(path)) # what a link leads to is written
     path.parent.mkdir(parents=True, exist_ok=True)
-    if tidy: remove_left(path.parent.glob(f'.{glob.escape(path.name)}.????????{glob.escape(path.suffix)}'))
-    fd, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.', suffix=path.suffix)
-    temporary = Path(name)
+    if tidy: remove_left(path.parent.glob(f'.{glob.escape(path.name)}.????????{glob.escape(ending)}'))
+    temporary = path.with_name(f'.{path.name}.{secrets.token_hex(4)}{ending}')
+    fd = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666) # less the umask
     try:
+        mode = os.fstat(fd).st_mode & 0o777
         hold_file(fd)
         if os.name == 'nt': os.close(fd) # no file that is open is renamed there
         yield temporary
-        temporary.chmod(0o644)
+        temporary.chmod(mode) # a writer may have put another file there
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

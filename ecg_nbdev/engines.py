@@ -8,6 +8,7 @@ Docs: https://ecg-nbdev.github.io/ecg_nbdev/engines.html.md"""
 __all__ = []
 
 # %% ../nbs/79_engines.ipynb #047bf7fc
+from copy import copy
 from hashlib import blake2b
 from importlib import import_module
 from pathlib import Path
@@ -39,6 +40,7 @@ def weights_of(
 class OnnxNetwork:
     "The network of an ONNX file, run by onnxruntime on one thread; several threads may call it at once."
     at_once = 4 # windows: their numbers stay in the processor's own memory
+    least = 1 # windows; one by itself is answered sooner than two, and with other last digits than among others
     def __init__(self,
         session, # of onnxruntime
         config:dict, # the network's, as `create_model` takes it
@@ -53,6 +55,12 @@ class OnnxNetwork:
             raise BundleError(f"the network can't be run ({str(e)[:200]}): export it anew with ecg-export") from e
         if logits.shape == (len(windows), self.config['n_classes']): return logits
         raise BundleError(f'the network gives {logits.shape} numbers for {len(windows)} windows: export it anew')
+
+    def in_company(self)->'OnnxNetwork':
+        "The network that answers each window to the same last digit whether others come with it or not."
+        other = copy(self)
+        other.least = 2
+        return other
 
 # %% ../nbs/79_engines.ipynb #d4af7f69
 def onnx_session(
@@ -92,5 +100,7 @@ def window_logits(
 )->np.ndarray: # (B, outputs) float64
     "What the network says of windows."
     if not isinstance(model, OnnxNetwork): return _torch_logits(model, windows, bs).astype(np.float64)
-    parts = np.array_split(windows, -(-len(windows)//model.at_once))
-    return np.concatenate([model(part) for part in parts]).astype(np.float64)
+    n = len(windows)
+    if n == 1: windows = np.repeat(windows, model.least, axis=0)
+    parts = np.array_split(windows, -(-len(windows)//model.at_once)) # none of one window
+    return np.concatenate([model(part) for part in parts])[:n].astype(np.float64)

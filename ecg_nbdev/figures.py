@@ -12,6 +12,7 @@ from contextlib import contextmanager, nullcontext
 from functools import wraps
 from io import BytesIO
 from pathlib import Path
+from threading import Lock
 import sys
 import numpy as np
 from .core import CLASSES, whole_file
@@ -55,6 +56,8 @@ def _size_settings(size):
         'figure.figsize': (6.4, 3.4), 'figure.dpi': 100}
 
 # %% ../nbs/01a_figures.ipynb #24be2fff
+_BEFORE, _LOCK = [], Lock() # settings that each open block has to bring back, the innermost last
+
 @contextmanager
 def style(
     dark:bool=False, # light lines on a dark page
@@ -64,10 +67,15 @@ def style(
     import matplotlib as mpl
     settings = _ink_settings(dark) | _size_settings(size)
     # not `rc_context`: it would also undo what a notebook's backend sets with its first figure
-    before = {name: mpl.rcParams[name] for name in settings}
-    mpl.rcParams.update(settings)
+    with _LOCK:
+        _BEFORE.append(before := {name: mpl.rcParams[name] for name in settings})
+        mpl.rcParams.update(settings)
     try: yield
-    finally: mpl.rcParams.update(before)
+    finally:
+        with _LOCK: # a block of another thread may have begun inside this one: then that one brings them back
+            i = next(i for i, each in enumerate(_BEFORE) if each is before)
+            [*_BEFORE, mpl.rcParams][i+1].update(before)
+            del _BEFORE[i]
 
 # %% ../nbs/01a_figures.ipynb #ab919f50
 def styled(

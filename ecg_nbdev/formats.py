@@ -10,11 +10,11 @@ __all__ = []
 # %% ../nbs/09a2_formats.ipynb #56aafd7b
 from pathlib import Path
 from xml.etree import ElementTree
-import re, warnings
+import re
 import numpy as np
 from .core import CLASSES, LEADS, Record, RecordError
 from .headers import MILLIVOLTS, parse_age, parse_sex
-from .kinds import HEAD, decoded_text, find_format, lead_of, lead_rows
+from .kinds import HEAD, decoded_text, find_format, heard_warnings, lead_of, lead_rows
 from .tables import TABLES, Told, cells_of, separator
 
 # %% ../nbs/09a2_formats.ipynb #b8abee3b
@@ -49,8 +49,7 @@ def _parse_kit(path, name):
     if name == 'DICOM' and _DEFLATED in path.read_bytes()[:2048]:
         raise RecordError(path, 'is a deflated DICOM, which may unpack to any size: export it uncompressed')
     parser = _import_kit(path, name)
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter('always')
+    with heard_warnings() as said:
         try: found = parser.parse(path)
         except Exception as e:
             why = ' '.join(str(e).split())[:160]
@@ -146,7 +145,8 @@ def read_format(
 
 # %% ../nbs/09a2_formats.ipynb #3a79c5a0
 _SIDE = {'reference', 'ptbxl_database', 'metadata', 'scp_statements', 'exams', 'code', 'records', 'cohort', 'skipped',
-         'duplicates', 'predictions', 'history', 'index', 'readme', 'license', 'sha256sums', 'answers'}
+         'duplicates', 'predictions', 'history', 'index', 'readme', 'license', 'sha256sums', 'answers',
+         'windows', 'episodes'}
 
 _OWN = '.dcm', '.edf', '.scp' # endings that recordings alone have: a damaged one is listed
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from .core import CLASSES, CLASS_TITLES, LEADS, ECGError
 from .figures import CLASS_COLORS, COLORS, save_figure, styled
-from .journal import put_down, read_journal, write_table
+from .journal import own_journal, put_down, read_journal, write_table
 from .parallel import with_bar
 from .predictor import Predictor
 from .quality import check_quality
@@ -263,16 +263,16 @@ def _n_parts(stream, predictor, stride):
     return max(1, math.ceil(stream.n/stream.fs*predictor.preparation.fs/(step*PART)))
 
 # %% ../nbs/85_holter.ipynb #a8774868
-def _journalled(stream, predictor, stride, journal, n_parts, show):
-    "All windows of a stream; those that the journal holds are not answered again."
+def _journalled(f, stream, predictor, stride, n_parts, show):
+    "All windows of a stream; those that the open journal holds are not answered again."
     about = [model_identity(predictor), *file_stamp(stream.path), stream.names, stride]
-    earlier = [part for part in read_journal(journal, about) if len(part) == PART] # answered in full
+    earlier = [part for part in read_journal(f.name, about) if len(part) == PART] # answered in full
     rest = _parts(stream, predictor, stride, len(earlier))
-    with journal.open('w', encoding='utf-8') as f:
-        put_down(f, about, *earlier)
-        for part in with_bar(rest, n_parts-len(earlier), show):
-            put_down(f, part)
-            earlier.append(part)
+    f.truncate(0)
+    put_down(f, about, *earlier)
+    for part in with_bar(rest, n_parts-len(earlier), show):
+        put_down(f, part)
+        earlier.append(part)
     return pd.DataFrame([row for part in earlier for row in part])
 
 # %% ../nbs/85_holter.ipynb #916d323e
@@ -280,6 +280,13 @@ def _heading(stream):
     "One line on a recording."
     begun = '' if stream.clock is None else f' from {clock_text(stream.clock)}'
     return f"{stream.id} · {duration_text(stream.n/stream.fs)}{begun} · {', '.join(stream.leads)} at {stream.fs:g} Hz"
+
+def _draw_day(path, stream, predictor, windows, episodes):
+    "Write the timeline."
+    import matplotlib.pyplot as plt
+    ax = plot_timeline(windows, episodes, predictor.classes, predictor.thresholds, stream.clock, _heading(stream))
+    save_figure(ax, path)
+    plt.close(ax.figure)
 
 def holter_run(
     path, # a recording in any known format
@@ -294,20 +301,16 @@ def holter_run(
     """Answer a long recording into a folder; a run that was stopped is continued.
 
     Raises RecordError naming the file and the mend."""
-    import matplotlib.pyplot as plt
     if form not in WINDOW_ENDINGS: raise ECGError(f"no format '{form}': write one of {', '.join(WINDOW_ENDINGS)}")
     out, stream, predictor = Path(out), open_stream(path, leads), find_model(model)
     n_parts = _n_parts(stream, predictor, stride)
     out.mkdir(parents=True, exist_ok=True)
-    journal, point = out/'.windows.journal', predictor.thresholds
-    windows = _journalled(stream, predictor, stride, journal, n_parts, show)
-    episodes = find_episodes(windows, point, predictor.classes, clock=stream.clock, **rules)
-    write_table(windows, out/f'windows.{form}', float_format='%.4f')
-    write_table(episodes, out/'episodes.csv', float_format='%.4f')
-    ax = plot_timeline(windows, episodes, predictor.classes, point, stream.clock, _heading(stream))
-    save_figure(ax, out/'timeline.png')
-    plt.close(ax.figure)
-    journal.unlink()
+    with own_journal(out/'.windows.journal', out) as f:
+        windows = _journalled(f, stream, predictor, stride, n_parts, show)
+        episodes = find_episodes(windows, predictor.thresholds, predictor.classes, clock=stream.clock, **rules)
+        write_table(windows, out/f'windows.{form}', float_format='%.4f')
+        write_table(episodes, out/'episodes.csv', float_format='%.4f')
+        _draw_day(out/'timeline.png', stream, predictor, windows, episodes)
     return windows, episodes, holter_text(stream, windows, episodes, predictor.classes)
 
 # %% ../nbs/85_holter.ipynb #12845435

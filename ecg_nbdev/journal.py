@@ -8,9 +8,10 @@ Docs: https://ecg-nbdev.github.io/ecg_nbdev/journal.html.md"""
 __all__ = []
 
 # %% ../nbs/04_journal.ipynb #c771417d
+from contextlib import contextmanager
 from pathlib import Path
-import json
-from .core import whole_file, write_sheet
+import json, os
+from .core import ECGError, hold_file, whole_file, write_sheet
 
 # %% ../nbs/04_journal.ipynb #0e39caff
 def put_down(
@@ -39,6 +40,26 @@ def read_journal(
     "What an earlier run of the same kind has done; nothing where it was of another kind."
     first, *done = journal_lines(path) or [None]
     return done if first == json.loads(json.dumps(about)) else []
+
+# %% ../nbs/04_journal.ipynb #0c950936
+def _is_there(f, path):
+    "Whether an open file is still the one of that name."
+    try: return os.path.samestat(os.fstat(f.fileno()), os.stat(path))
+    except FileNotFoundError: return False
+
+@contextmanager
+def own_journal(
+    path, # of the journal
+    out, # the result, for what is said
+): # the journal, open to append
+    "A journal held by this process alone and removed when the block ends well; ECGError where another one holds it."
+    path = Path(path)
+    with path.open('a', encoding='utf-8') as f:
+        if not hold_file(f.fileno()) or not _is_there(f, path):
+            raise ECGError(f'{out}: another process is writing it: wait until it is done')
+        yield f
+        if os.name != 'nt': path.unlink(missing_ok=True)
+    if os.name == 'nt': path.unlink(missing_ok=True) # no file that is open is removed there
 
 # %% ../nbs/04_journal.ipynb #2235c23c
 def write_table(

@@ -8,7 +8,9 @@ Docs: https://ecg-nbdev.github.io/ecg_nbdev/kinds.html.md"""
 __all__ = []
 
 # %% ../nbs/09a_kinds.ipynb #d2da8bde
+from contextlib import contextmanager
 from pathlib import Path
+from threading import RLock
 import codecs, re, warnings
 import numpy as np
 from .core import LEADS, RecordError, lead_name
@@ -68,6 +70,15 @@ def find_format(
     return _text_format(head)
 
 # %% ../nbs/09a_kinds.ipynb #9aafccbf
+_LISTENING = RLock()
+
+@contextmanager
+def heard_warnings():
+    "All warnings of a block, in a list. One thread at a time: how warnings are told is the same for the whole process."
+    with _LISTENING, warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter('always')
+        yield said
+
 class FormatWarning(UserWarning):
     "A reader had to assume something that the file does not say."
 

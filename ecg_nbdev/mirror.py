@@ -64,15 +64,20 @@ def _load(fs, told, file):
         fs.get_file(path, str(f))
         if stamp[0] not in ('None', str(f.stat().st_size)): raise EOFError(f'{path} ends early')
 
+def _clear(mirror, keep):
+    "Remove all other files, whether a journal names them or a killed run left them."
+    for file in [file for file in mirror.rglob('*') if file not in keep and not file.is_dir()]: file.unlink()
+
 def _update(fs, there, mirror):
     "Make the mirror what is there; how many files are new. A mirror that was stopped goes on."
     journal = mirror/'.loaded'
     had = {PurePosixPath(name): stamp for name, stamp in journal_lines(journal)}
     kept = {n for n, (_, stamp) in there.items() if had.get(n) == stamp and (mirror/n).is_file()}
-    for old in had.keys()-there.keys(): (mirror/old).unlink(missing_ok=True)
+    _clear(mirror, {journal, *(mirror/n for n in there)})
     new = [n for n in there if n not in kept]
-    with journal.open('w', encoding='utf-8') as f:
+    with whole_file(journal) as whole, whole.open('w', encoding='utf-8') as f:
         put_down(f, *([str(n), there[n][1]] for n in kept))
+    with journal.open('a', encoding='utf-8') as f:
         loaded = in_threads(lambda n: _load(fs, there[n], mirror/n), new, 8)
         for n, _ in zip(new, with_bar(loaded, len(new))): put_down(f, [str(n), there[n][1]])
     return len(new)

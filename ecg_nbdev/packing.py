@@ -181,10 +181,11 @@ def _finish(table, path, folder, rows, meta):
 
 # %% ../nbs/13a_packing.ipynb #65de8d81
 def _replace(folder, path):
-    "Put a finished folder in the place of an older one."
+    "Put a finished folder in the place of an older one; its lock goes last, so that nobody packs into it meanwhile."
     old = folder.with_name(folder.name+'.old')
     if path.exists(): path.rename(old)
     folder.rename(path)
+    (path/'lock').unlink(missing_ok=True)
     shutil.rmtree(old, ignore_errors=True)
 
 # %% ../nbs/13a_packing.ipynb #89eda9be
@@ -232,8 +233,8 @@ def build_store(
         with FileLock(building/'lock', timeout=0):
             rows = _write(table, building, building/'journal', prepare, n_workers, progress, on_error)
             _finish(table, path, building, rows, about)
-        (building/'lock').unlink(missing_ok=True)
-        _replace(building, path)
+            if os.name != 'nt': _replace(building, path)
+        if os.name == 'nt': _replace(building, path) # no folder with an open file is renamed there
     except Timeout: raise StoreError(f'{path}: another process is packing it: wait until it is done') from None
     except BrokenProcessPool as e:
         raise StoreError(f'{path}: a worker process was ended, perhaps for lack of memory: try n_workers=1') from e
@@ -264,6 +265,15 @@ def check_prepared(
     raise StoreError(f'{store.path}: was prepared with {store.meta["preparation"]}, wanted is {wanted}: '
                      'pack the recordings anew')
 
+def _grow(table, store, prepare, n_workers, progress):
+    "Add what is not in a store that is held."
+    new, held = table[~table.path.isin(store.index.path)], dict(zip(store.index.mark, store.index.id))
+    if not len(new): return
+    journal = store.path/f'.adding-{_fingerprint(new, prepare)}'
+    for other in set(store.path.glob('.adding-*'))-{journal}: other.unlink()
+    _end_growth(store, new, _write(new, store.path, journal, prepare, n_workers, progress, base=store.end, held=held))
+    journal.unlink(missing_ok=True)
+
 def grow_store(
     table:pd.DataFrame, # a cohort's table
     path, # the store
@@ -274,18 +284,12 @@ def grow_store(
     """The store with a cohort's recordings in it too; those whose samples it holds already are listed as skipped.
 
     Raises `StoreError` for another preparation, and where another process adds to it."""
-    path, store = Path(path), Store(path)
-    check_prepared(store, prepare)
-    new, held = table[~table.path.isin(store.index.path)], dict(zip(store.index.mark, store.index.id))
-    if not len(new): return store
-    journal = path/f'.adding-{_fingerprint(new, prepare)}'
+    path = Path(path)
+    check_prepared(Store(path), prepare)
     with open(shard_file(path, 0), 'r+b') as first: # the one file that stays the same
         if not hold_file(first.fileno()):
             raise StoreError(f'{path}: another process adds to it: wait until it is done')
-        for other in set(path.glob('.adding-*'))-{journal}: other.unlink()
-        rows = _write(new, path, journal, prepare, n_workers, progress, base=store.end, held=held)
-        _end_growth(store, new, rows)
-    journal.unlink()
+        _grow(table, Store(path), prepare, n_workers, progress) # read now that nobody else adds
     return Store(path)
 
 # %% ../nbs/13a_packing.ipynb #d273a4f5

@@ -17,8 +17,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ecg_nbdev.answers import answer_parts, answer_rows, answer_to, file_stamp, find_model
+from ecg_nbdev.cli import _list_failures
 from ecg_nbdev.cohort import scan
-from ecg_nbdev.core import RecordError
+from ecg_nbdev.core import LEADS, CohortError, ECGError, RecordError, hold_file
 from ecg_nbdev.records import read_record, write_record
 from ecg_nbdev.sim.synth import simulate_cohort
 
@@ -132,7 +134,84 @@ def test_a_stopped_run_is_continued(folder, tmp_path):
     done = predict(many, '--out', out, status=1)
     assert f'120 answered, {before} of them before; 1 not read' in done.stdout
     assert pd.read_parquet(out).record.tolist() == [f'R{i:03d}' for i in range(120)] and not journal.exists()
-    assert pd.read_csv(tmp_path/'answers.skipped.csv').path.tolist() == [str(many/'no.hea')]
+    assert pd.read_csv(tmp_path/'answers.parquet.skipped.csv').path.tolist() == [str(many/'no.hea')]
+
+
+def test_the_list_of_what_was_not_read_names_its_files(tmp_path, monkeypatch):
+    "Whatever their names; each result has a list of its own, and one that is written whole."
+    def full(*args): raise OSError(28, 'No space left on device')
+    odd = tmp_path/'ward: 3, east'
+    failed = [RecordError(odd/'no.hea', 'is no header: mend it'), CohortError(f'{odd}: holds no recordings')]
+    for name in ('a.csv', 'a.parquet'): _list_failures(failed, tmp_path/name)
+    listed = pd.read_csv(tmp_path/'a.csv.skipped.csv', keep_default_na=False)
+    assert listed.path.tolist() == [str(odd/'no.hea'), ''] and listed.reason.tolist() == ['is no header: mend it', str(failed[1])]
+    _list_failures([], tmp_path/'a.parquet')
+    assert sorted(file.name for file in tmp_path.glob('*.csv')) == ['a.csv.skipped.csv']
+    monkeypatch.setattr(Path, 'replace', full)
+    with pytest.raises(OSError): _list_failures(failed[:1], tmp_path/'a.csv')
+    assert len(pd.read_csv(tmp_path/'a.csv.skipped.csv')) == 2
+
+
+def test_a_journal_of_other_options_is_not_gone_on_with(folder, tmp_path):
+    "Tables that do not say their rate: what was answered at 250 Hz is answered anew at 500 Hz."
+    model, tables = find_model(light=True), [tmp_path/f'S{i:05d}.csv' for i in range(6)]
+    for table in tables: pd.DataFrame(read_record(folder/table.stem).signal.T, columns=LEADS).to_csv(table, index=False)
+    def stop(error): raise KeyboardInterrupt
+    def answer(name, rate, *more):
+        told = dict(rate=rate, unit='mV', leads=None)
+        return answer_to(tmp_path/name, [*tables, *more], model, stop, told, show=False, at_once=1)
+    def stopped():
+        with pytest.raises(KeyboardInterrupt): answer('a.csv', 250, tmp_path/'gone.csv')
+        return len((tmp_path/'.a.csv.journal').read_text().splitlines())-1
+    assert stopped() > 0 and answer('a.csv', 500) == (6, 0) == answer('b.csv', 500)
+    assert (tmp_path/'a.csv').read_bytes() == (tmp_path/'b.csv').read_bytes()
+    n = stopped()
+    assert answer('a.csv', 250) == (6, n) # the same options go on
+
+
+def test_a_signal_file_that_was_mended_or_replaced_is_read_anew(folder, tmp_path):
+    "The header as it was: neither the failure nor the answer to the earlier signal is kept."
+    model, failed = find_model(light=True), []
+    for name in ('S00001', 'S00002'): shutil.copy(folder/f'{name}.hea', tmp_path)
+    paths, mended = sorted(tmp_path.glob('*.hea')), tmp_path/'S00002.mat'
+    def answer(): return answer_parts(tmp_path/'parts', paths, model, failed.append, show=False)
+    shutil.copy(folder/'S00001.mat', tmp_path)
+    assert answer() == (1, 0) and len(failed) == 1
+    shutil.copy(folder/'S00002.mat', tmp_path)
+    assert answer() == (2, 0) and len(failed) == 1 and answer() == (2, 2)
+    os.utime(mended, ns=(1, 1))
+    assert answer() == (2, 0)
+    (tmp_path/'many.hea').write_text('many/2 12 500 5000\nS00001 2500\nmany 2500\n') # segments, one of them itself
+    before = file_stamp(tmp_path/'many.hea')
+    os.utime(paths[0], ns=(1, 1))
+    assert file_stamp(tmp_path/'many.hea') != before
+
+
+def test_without_an_answer_there_are_the_columns_of_one(folder, tmp_path):
+    "In the first part, whose columns `read_parquet` takes for all, and in a file."
+    model, failed, gone = find_model(light=True), [], [tmp_path/'gone.hea', tmp_path/'lost.hea']
+    paths = [folder/f'S{i:05d}.hea' for i in range(3)]
+    assert answer_parts(tmp_path/'parts', [*gone, *paths], model, failed.append, show=False, size=2) == (3, 0)
+    table = pd.read_parquet(tmp_path/'parts')
+    pd.testing.assert_frame_equal(table, pd.DataFrame(answer_rows(paths, model, failed.append)), check_dtype=False, rtol=1e-5)
+    assert answer_parts(tmp_path/'none', gone, model, failed.append, show=False) == (0, 0)
+    assert answer_to(tmp_path/'none.csv', gone, model, failed.append, show=False) == (0, 0) and len(failed) == 6
+    assert list(pd.read_parquet(tmp_path/'none')) == list(pd.read_csv(tmp_path/'none.csv')) == list(table)
+
+
+def test_a_journal_is_held_until_it_is_gone(folder, tmp_path, monkeypatch):
+    "Nobody takes it up between the last answer and its end, nor what was removed while they opened it."
+    model, paths, held = find_model(light=True), [folder/'S00000.hea'], []
+    def answer(): return answer_to(tmp_path/'a.csv', paths, model, held.append, show=False)
+    unlink = Path.unlink
+    def watched(path, **kw):
+        if path.suffix == '.journal':
+            with path.open('a') as f: held.append(not hold_file(f.fileno()))
+        unlink(path, **kw)
+    monkeypatch.setattr(Path, 'unlink', watched)
+    assert answer() == (1, 0) and held == [True]
+    monkeypatch.setattr('ecg_nbdev.journal.hold_file', lambda fd: not (tmp_path/'.a.csv.journal').unlink())
+    with pytest.raises(ECGError, match='a.csv: another process is writing it'): answer()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason='another user can be tried by root alone')

@@ -220,6 +220,18 @@ def test_a_suspect_that_cannot_be_read_is_skipped(tmp_path):
     assert (len(cohort), len(cohort.skipped)) == (1, 1) and 'flat' in cohort.skipped.reason[0]
 
 
+def test_links_to_folders_are_followed_and_each_recording_counts_once(tmp_path):
+    "Out of the folder, within it, in a circle, to what lies above, to a hidden folder, and to nothing."
+    rng = np.random.default_rng(0)
+    for i, place in enumerate(('data/z', 'far/deep', 'data/.hidden')):
+        write_record(Record(rng.normal(size=(12, 500)), 500, f'A{i}'), tmp_path/place)
+    for link, to in (('a', 'z'), ('b', '../far'), ('c', '.'), ('d', '..'), ('e', '.hidden'), ('f', 'gone'), ('z/g', '../../far')):
+        (tmp_path/'data'/link).symlink_to(to)
+    found = [str(path.relative_to(tmp_path)) for path in find_records(tmp_path/'data')]
+    assert found == ['data/z/A0.hea', 'data/b/deep/A1.hea', 'data/e/A2.hea']
+    assert scan(tmp_path/'data').table.source.tolist() == ['z', 'b', 'e']
+
+
 def test_nothing_there(tmp_path):
     for folder in (tmp_path/'none', tmp_path):
         with pytest.raises(CohortError, match=str(folder)) as e: scan(folder)

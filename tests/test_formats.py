@@ -4,7 +4,10 @@ import os
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from threading import Barrier, BrokenBarrierError
 
 import numpy as np
 import pandas as pd
@@ -227,3 +230,29 @@ def test_a_missing_library_is_named_with_the_extra(tmp_path):
             'try: read_record(sys.argv[1])\nexcept Exception as e: print(type(e).__name__, e)')
     done = subprocess.run([sys.executable, '-c', code, tmp_path/'a.edf'], capture_output=True, text=True)
     assert done.stdout.startswith('RecordError') and "pip install 'ecg_nbdev[formats]'" in done.stdout
+
+
+def test_threads_hear_the_warnings_of_their_own_file(tmp_path, monkeypatch):
+    "Two at once, where they could meet: each damaged file is refused for what was said of it."
+    from ecg_nbdev import formats
+    both, before = Barrier(2), warnings.filters[:]
+    def meet():
+        with suppress(BrokenBarrierError): both.wait(.3)
+    class Parser:
+        @staticmethod
+        def parse(path):
+            meet() # another one in here, if it can come in
+            warnings.warn(f'{path.name} is truncated')
+            meet()
+    monkeypatch.setattr(formats, '_import_kit', lambda *_: Parser)
+    def refused(name):
+        with pytest.raises(RecordError, match=f'{name} is truncated'): formats._parse_kit(tmp_path/name, 'EDF')
+    with ThreadPoolExecutor(2) as pool: list(pool.map(refused, ('a.edf', 'b.edf')))
+    assert warnings.filters == before
+
+
+def test_tables_that_commands_write_are_no_recordings(tmp_path):
+    for name in ('windows', 'episodes', 'answers', 'skipped'):
+        table = tmp_path/f'{name}.csv'
+        table.write_text('I,II\n'+'0.1,0.2\n'*100)
+        assert find_format(table) == 'table' and not is_recording(table)

@@ -19,6 +19,7 @@ from ecg_nbdev.bundle import load_pretrained
 from ecg_nbdev.core import CLASSES, LEADS, ECGError, RecordError
 from ecg_nbdev.filters import resample
 from ecg_nbdev.holter import UNREADABLE, find_episodes, predict_stream
+from ecg_nbdev.journal import own_journal
 from ecg_nbdev.records import read_record
 from ecg_nbdev.signal import Preparation
 from ecg_nbdev.sim.synth import simulate
@@ -130,6 +131,14 @@ def test_a_journal_of_another_file_is_not_used(tmp_path):
     (tmp_path/'out'/'.windows.journal').write_text('["another", "c.hea", 1, 2, [], null]\n'+'['+','.join(['{}']*30)+']\n')
     holter(path, '--out', tmp_path/'out')
     assert len(pd.read_csv(tmp_path/'out'/'windows.csv')) == 32
+
+
+def test_a_second_run_into_the_same_folder_is_refused(tmp_path):
+    path = write_mit(tmp_path, 'f', simulate('Normal', 40, 360, rng=1).signal[[1, 10]])
+    with own_journal(tmp_path/'.windows.journal', tmp_path): # as a run has it
+        one_line(holter(path, '--out', tmp_path, status=1)[1], str(tmp_path), 'another process is writing it')
+    holter(path, '--out', tmp_path)
+    assert not (tmp_path/'.windows.journal').exists()
 
 
 # ---- what can't be read is named in one line

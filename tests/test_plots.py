@@ -343,3 +343,17 @@ def test_real_recordings_are_drawn():
         ax = plot_ecg(read_record(path), scale=.3)
         ax.figure.canvas.draw()
         assert set(LEADS) <= set(texts(ax))
+
+
+def test_blocks_of_two_threads_bring_back_the_settings_of_before():
+    "They may end in any order; what one of them has set holds until it ends."
+    import matplotlib as mpl
+    from ecg_nbdev.figures import style
+    before = dict(mpl.rcParams)
+    for first, second in ((0, 1), (1, 0)):
+        blocks = style(), style(dark=True)
+        for block in blocks: block.__enter__()
+        blocks[first].__exit__(None, None, None)
+        assert mpl.rcParams['figure.facecolor'] == ('#14181d' if first == 0 else 'white')
+        blocks[second].__exit__(None, None, None)
+        assert dict(mpl.rcParams) == before

@@ -66,6 +66,22 @@ def test_several_at_once_are_answered_as_each_alone(models, paths):
             np.testing.assert_equal(row[name], value) if isinstance(value, str) else np.testing.assert_allclose(row[name], value, atol=1e-5)
 
 
+def test_answers_do_not_depend_on_their_company(models, paths, tmp_path):
+    "How many go through the network at once, what else can be read, and where a run was stopped."
+    light, failed = replace(models[0], calibration=None), []
+    def probs(rows): return {row['record']: [row[name] for name in light.classes] for row in rows}
+    whole = probs(answer_rows(paths, light, failed.append))
+    for n in (1, 3, 7): np.testing.assert_equal(probs(answer_rows(paths, light, failed.append, at_once=n)), whole)
+    np.testing.assert_equal(probs(answer_rows([tmp_path/'gone.hea', paths[0]], light, failed.append)), {'S00000': whole['S00000']})
+    light = models[0]
+    class Stop(Exception): pass
+    def stop(error): raise Stop
+    with pytest.raises(Stop): answer_to(tmp_path/'a.jsonl', [*paths[:9], tmp_path/'gone.hea'], light, stop, show=False, at_once=1)
+    answer_to(tmp_path/'a.jsonl', paths, light, stop, show=False)
+    answer_to(tmp_path/'b.jsonl', paths, light, stop, show=False)
+    assert (tmp_path/'a.jsonl').read_bytes() == (tmp_path/'b.jsonl').read_bytes()
+
+
 def test_what_goes_wrong_in_one_recording_is_named(models, paths, monkeypatch):
     "Also where the rest of its batch is answered."
     light, failed = models[0], []

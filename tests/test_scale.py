@@ -335,3 +335,21 @@ def test_a_server_is_not_believed(web, tmp_path):
     assert len(scan(local_copy(f'{url}/data'))) == 30
     assert {p.name for p in (tmp_path/'cache').rglob('*.hea')} <= {f'S{i:05d}.hea' for i in range(1, 31)}
     with pytest.raises(ECGError, match="can't be read"): local_copy('http://127.0.0.1:9/data')
+
+
+def test_a_stopped_mirror_loads_only_what_is_new(tmp_path, monkeypatch, capfd):
+    "Its journal is never shorter than what it has; what a killed run left is gone once it is gone there."
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'cache'))
+    there, url = tmp_path/'there', f'file://{tmp_path}/there'
+    there.mkdir()
+    for name in 'abc': (there/f'{name}.hea').write_text(name)
+    mirror = local_copy(url)
+    (there/'d.hea').write_text('d')
+    def stop(*args): raise KeyboardInterrupt
+    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+        m.setattr('ecg_nbdev.mirror.put_down', stop)
+        local_copy(url)
+    (mirror/'e.hea').write_text('of a killed run')
+    local_copy(url)
+    assert '4 files, 1 of them new' in capfd.readouterr().err
+    assert sorted(file.name for file in mirror.iterdir()) == ['.loaded', *(f'{name}.hea' for name in 'abcd')]

@@ -302,6 +302,32 @@ def test_what_was_left_is_used_only_where_it_fits(cohort, tmp_path):
     assert pack_up(cohort.table, path, Watched('b')).verify() == 12 and not list(tmp_path.glob('.*'))
 
 
+def test_a_build_is_held_until_it_is_in_its_place(cohort, tmp_path, monkeypatch):
+    "Another process that comes at the end finds no folder to pack into that becomes the store."
+    held, rename = [], Path.rename
+    def watched(folder, target):
+        if '.building-' in folder.name:
+            with open(folder/'lock', 'a') as f: held.append(not hold_file(f.fileno()))
+        return rename(folder, target)
+    monkeypatch.setattr(Path, 'rename', watched)
+    pack_up(cohort.table, tmp_path/'store')
+    assert held == [True] and sorted(os.listdir(tmp_path/'store')) == FILES
+
+
+def test_two_that_add_at_once_lose_nothing(cohort, tmp_path, monkeypatch):
+    "The second one looks at the store before the first has added, and begins when that is done."
+    pack_up(cohort.table[:2], tmp_path/'store')
+    def grow(table): return grow_store(table, tmp_path/'store', Keep(), 1, progress=False)
+    def after_another(fd):
+        with monkeypatch.context() as m:
+            m.setattr('ecg_nbdev.packing.hold_file', hold_file)
+            grow(cohort.table[2:5])
+        return hold_file(fd)
+    monkeypatch.setattr('ecg_nbdev.packing.hold_file', after_another)
+    store = grow(cohort.table[4:])
+    assert store.index.id.tolist() == cohort.table.id.tolist() and store.verify() == 12
+
+
 def test_damage(cohort, tmp_path):
     path = tmp_path/'store'
     store = pack_up(cohort.table, path)
