@@ -105,6 +105,8 @@ def say_scores(
     if evaluation.n_boot and not np.isnan(low): said['macro AUROC'] += f' ({low:.3f} to {high:.3f})'
     first, *others = (f'{t} {x}' for t, x in said.items())
     print(f'\n{len(evaluation)} test recordings: {first}\n{", ".join(others)}')
+    known = int(evaluation.part.known.all(1).sum())
+    if known < len(evaluation): print(f'whole label sets are scored on the {known} of which every label is known')
     forced = 'each has a label: where none reached its threshold, the nearest' if evaluation.least else (
         f'{evaluation.unanswered} of them without an answer: nothing reached its threshold')
     print(forced)
