@@ -75,7 +75,8 @@ def apply_curve(
     if method == 'none': return prob
     if method == 'isotonic': return np.interp(prob, curve['x'], curve['y'])
     inputs, _ = _INPUTS[method]
-    return np.exp(-np.logaddexp(0, -inputs(prob)@np.array(curve['parameters'])))
+    z = (inputs(prob)*curve['parameters']).sum(1) # row by row: the same for one recording as for many
+    return np.exp(-np.logaddexp(0, -z))
 
 # %% ../nbs/60a_calibration.ipynb #2bcb04ae
 def _inner_folds(truth, folds, seed):
