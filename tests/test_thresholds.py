@@ -211,3 +211,15 @@ def test_intervals_are_wider_where_positives_are_few():
     width = (lambda p: np.log(p/(1-p)))(table[['low', 'high']]).diff(axis=1).high
     assert (table.low <= table.high).all() and width.iloc[0] > width.iloc[1:].median()
     assert table.equals(threshold_intervals(rare, n_boot=60))
+
+
+def test_own_classes_are_chosen_for_everyday_answers():
+    "Nobody forces a label of one's own classes: thresholds are as with `least=0`, and what they were chosen for is said."
+    rng = np.random.default_rng(0)
+    truth = rng.uniform(size=(400, 1)) < .2
+    prob = 1/(1+np.exp(-(rng.normal(-2, 1.2, truth.shape)+2*truth)))
+    at, free = (fit_thresholds(Predictions(np.arange(400), prob, truth, 'valid', ('mine',)), least=n) for n in (None, 0))
+    assert at.values == free.values and 'force' not in at.about['chosen_for']
+    nine = np.eye(9, dtype=bool)[rng.integers(9, size=400)]
+    said = fit_thresholds(Predictions(np.arange(400), np.where(nine, .8, .1), nine, 'valid')).about['chosen_for']
+    assert 'force' in said
